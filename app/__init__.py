@@ -1,0 +1,1 @@
+"""Candlefleet: everything but execution. Never imports `workers`."""

@@ -1,0 +1,1 @@
+"""The pure core: values and functions without SQLAlchemy, Celery, Redis or a clock."""

@@ -1,0 +1,240 @@
+"""Dispatch, Job, Chunk, Signal and Outcome: the way of one candle, and the versioned wire contract.
+
+A job is one strategy on one candle. Jobs of the same candle and priority travel together as a chunk,
+which is what one Celery message carries. Ids are deterministic, so sending a chunk twice is safe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated, Any, Literal, NamedTuple
+
+from pydantic import Field, JsonValue, ValidationError
+
+from app.domain.base import UtcDatetime, Value, explain
+from app.domain.candles import Candle
+from app.domain.strategies import Priority
+from app.errors import MessageError
+
+#: Version of the message body. A worker refuses a version it does not know.
+WIRE_VERSION = 1
+
+
+class OutcomeStatus(StrEnum):
+    """How a job ended."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    TIMED_OUT = "timed_out"
+    CRASHED = "crashed"
+    EXPIRED = "expired"
+    SKIPPED = "skipped"
+    CANCELLED = "cancelled"
+
+
+class DispatchState(StrEnum):
+    """Where the fan-out of one candle stands."""
+
+    OPEN = "open"
+    COMPLETE = "complete"
+    CLOSED = "closed"
+
+
+class Signal(Value):
+    """What a succeeded strategy says about one candle."""
+
+    action: Literal[-1, 0, 1]
+    """-1 short, 0 flat, 1 long."""
+    strength: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """How sure, 0 to 1."""
+    edge: float | None = None
+    """Expected advantage in percent of price, if the strategy states one."""
+    stop: Annotated[float, Field(gt=0)] | None = None
+    """Protective stop, quote currency."""
+    target: Annotated[float, Field(gt=0)] | None = None
+    """Profit target, quote currency."""
+    extras: dict[str, JsonValue] = Field(default_factory=dict)
+    """Anything else the strategy wants kept with the outcome; plain JSON."""
+
+
+class JobKey(NamedTuple):
+    """A job inside a chunk: which strategy, in which revision."""
+
+    strategy_id: int
+    revision: int
+
+
+class Job(Value):
+    """One strategy on one candle: the unit that has exactly one outcome."""
+
+    job_id: str
+    dispatch_id: int
+    strategy_id: int
+    strategy_revision: int
+    candle: Candle
+    priority: Priority = Priority.NORMAL
+    created_at: UtcDatetime
+
+
+class Dispatch(Value):
+    """The fan-out of one candle: which strategies are expected to answer."""
+
+    id: int
+    candle: Candle
+    jobs: tuple[JobKey, ...]
+    weights: tuple[float, ...]
+    correlation_id: str
+    created_at: UtcDatetime
+    deadline: UtcDatetime
+
+    @property
+    def expected(self) -> int:
+        """Number of outcomes that complete the dispatch."""
+        return len(self.jobs)
+
+
+def job_id(dispatch_id: int, strategy_id: int) -> str:
+    """Build the id of a job: the same on every redelivery, readable in Flower and logs."""
+    return f"{dispatch_id}.{strategy_id}"
+
+
+class Chunk(Value):
+    """One or more jobs of the same candle and priority: what one Celery message carries.
+
+    `previous_open_time` is the candle before this one in its series (None for the first), and
+    `rewrites` counts the corrections and late insertions the series has seen: together they let a
+    worker extend its cached window without asking Postgres, and know when it must.
+    """
+
+    dispatch_id: int
+    candle: Candle
+    priority: Priority
+    jobs: Annotated[tuple[JobKey, ...], Field(min_length=1)]
+    correlation_id: str
+    created_at: UtcDatetime
+    deadline: UtcDatetime
+    catalogue_version: int
+    """Version of the strategy catalogue the jobs were built from."""
+    previous_open_time: UtcDatetime | None = None
+    rewrites: int = 0
+    attempt: Annotated[int, Field(ge=0)] = 0
+
+    @property
+    def task_id(self) -> str:
+        """The Celery id: the job's own when it travels alone, else the chunk's; the same on redelivery."""
+        first = job_id(self.dispatch_id, self.jobs[0].strategy_id)
+        return first if len(self.jobs) == 1 else f"{first}+{len(self.jobs) - 1}"
+
+    def to_jobs(self) -> Iterator[Job]:
+        """Unfold the chunk into its jobs, in order."""
+        for key in self.jobs:
+            yield Job(
+                job_id=job_id(self.dispatch_id, key.strategy_id),
+                dispatch_id=self.dispatch_id,
+                strategy_id=key.strategy_id,
+                strategy_revision=key.revision,
+                candle=self.candle,
+                priority=self.priority,
+                created_at=self.created_at,
+            )
+
+    def to_wire(self) -> dict[str, Any]:
+        """Build the message body: plain JSON, times in epoch milliseconds, prices as numbers."""
+        bar = self.candle
+        return {
+            "v": WIRE_VERSION,
+            "dispatch": self.dispatch_id,
+            "symbol": bar.symbol,
+            "timeframe": bar.timeframe.value,
+            "open_ms": _to_ms(bar.open_time),
+            "ohlcv": [bar.open, bar.high, bar.low, bar.close, bar.volume],
+            "revision": bar.revision,
+            "priority": self.priority.value,
+            "jobs": [list(key) for key in self.jobs],
+            "correlation": self.correlation_id,
+            "created_us": round(self.created_at.timestamp() * 1_000_000),
+            "deadline_ms": _to_ms(self.deadline),
+            "catalogue": self.catalogue_version,
+            "previous_ms": None if self.previous_open_time is None else _to_ms(self.previous_open_time),
+            "rewrites": self.rewrites,
+            "attempt": self.attempt,
+        }
+
+    @classmethod
+    def from_wire(cls, body: object) -> Chunk:
+        """Read a message body.
+
+        Raises:
+            MessageError: not a mapping, an unknown version, or a field missing or wrong.
+        """
+        if not isinstance(body, dict):
+            raise MessageError(f"expected a chunk as a JSON object, found {type(body).__name__}")
+        if body.get("v") != WIRE_VERSION:
+            raise MessageError(
+                f"expected chunk version {WIRE_VERSION}, found {body.get('v')!r}: upgrade the older side"
+            )
+        try:
+            return _build_chunk(body)
+        except ValidationError as error:
+            raise MessageError(f"not a version {WIRE_VERSION} chunk: {explain(error)}") from error
+        except (KeyError, TypeError, ValueError, OverflowError, OSError) as error:
+            raise MessageError(f"not a version {WIRE_VERSION} chunk: {type(error).__name__}: {error}") from error
+
+
+class Outcome(Value):
+    """The recorded end of a job. Written once; its key is (dispatch_id, strategy_id)."""
+
+    dispatch_id: int
+    strategy_id: int
+    strategy_revision: int
+    status: OutcomeStatus
+    signal: Signal | None = None
+    error_class: str | None = None
+    error: str | None = None
+    attempt: Annotated[int, Field(ge=0)] = 0
+    queued_ms: float
+    processing_ms: float
+    worker: str
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether the job has a signal."""
+        return self.status is OutcomeStatus.SUCCEEDED
+
+
+def _to_ms(moment: datetime) -> int:
+    return round(moment.timestamp() * 1000)
+
+
+def _from_ms(milliseconds: float) -> datetime:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)
+
+
+def _build_chunk(body: dict[str, Any]) -> Chunk:
+    opened, high, low, close, volume = body["ohlcv"]
+    candle = Candle(
+        symbol=body["symbol"],
+        timeframe=body["timeframe"],
+        open_time=_from_ms(body["open_ms"]),
+        open=opened,
+        high=high,
+        low=low,
+        close=close,
+        volume=volume,
+        revision=body["revision"],
+    )
+    return Chunk(
+        dispatch_id=body["dispatch"],
+        candle=candle,
+        priority=body["priority"],
+        jobs=body["jobs"],
+        correlation_id=body["correlation"],
+        created_at=_from_ms(body["created_us"] / 1000),
+        deadline=_from_ms(body["deadline_ms"]),
+        catalogue_version=body["catalogue"],
+        previous_open_time=None if body["previous_ms"] is None else _from_ms(body["previous_ms"]),
+        rewrites=body["rewrites"],
+        attempt=body["attempt"],
+    )

@@ -1,0 +1,83 @@
+"""StrategyDefinition and its parts: what is registered about a strategy. Knows nothing of its code."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from fnmatch import fnmatchcase
+from typing import Annotated, Any
+
+from pydantic import Field, StringConstraints
+
+from app.domain.base import Value
+from app.domain.candles import Timeframe
+
+#: Lower-case words: it appears in task names, metric labels, logs and URLs.
+StrategyName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_.-]{0,62}$")]
+
+Pattern = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9*?][A-Za-z0-9._:/*?-]{0,63}$")]
+
+
+class Priority(StrEnum):
+    """Which queue a strategy's jobs travel on; the value is the queue's name."""
+
+    HIGH = "high"
+    NORMAL = "normal"
+    LOW = "low"
+
+
+class StrategyStatus(StrEnum):
+    """Whether a strategy gets jobs: only an active one does."""
+
+    ACTIVE = "active"
+    PAUSED = "paused"
+    UNLOADED = "unloaded"
+
+
+class Limits(Value):
+    """What one job of the strategy may take."""
+
+    timeout_ms: Annotated[int, Field(ge=1, le=600_000)] = 5000
+    """Soft limit of one job in milliseconds, wall clock."""
+    retries: Annotated[int, Field(ge=0, le=10)] = 2
+    """Further attempts after the first one failed."""
+    memory_mb: Annotated[int, Field(ge=16, le=65_536)] = 512
+    """Memory one job may use, MiB."""
+
+
+class Subscription(Value):
+    """Which candles a strategy wants: shell-style wildcards for symbols, ``*`` for every timeframe."""
+
+    symbols: Annotated[tuple[Pattern, ...], Field(min_length=1)] = ("*",)
+    timeframes: Annotated[
+        tuple[Timeframe | Annotated[str, StringConstraints(pattern=r"^\*$")], ...], Field(min_length=1)
+    ] = ("*",)
+
+    def matches(self, symbol: str, timeframe: Timeframe) -> bool:
+        """Tell whether candles of this symbol and timeframe are wanted."""
+        wanted = "*" in self.timeframes or timeframe in self.timeframes
+        return wanted and any(fnmatchcase(symbol, pattern) for pattern in self.symbols)
+
+
+class StrategyDefinition(Value):
+    """A registered, versioned strategy: what to run, with which params, on which candles, how urgently.
+
+    Any change of what it computes (implementation, params) is a new `revision` in the catalogue.
+    """
+
+    name: StrategyName
+    implementation: str
+    params: dict[str, Any] = Field(default_factory=dict)
+    subscription: Subscription = Subscription()
+    priority: Priority = Priority.NORMAL
+    category: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,31}$")] = "general"
+    weight: Annotated[float, Field(gt=0, le=1000)] = 1.0
+    limits: Limits = Limits()
+    status: StrategyStatus = StrategyStatus.ACTIVE
+
+
+class RegisteredStrategy(Value):
+    """A strategy definition as the catalogue holds it: with its id and current revision."""
+
+    id: int
+    revision: Annotated[int, Field(ge=1)]
+    definition: StrategyDefinition

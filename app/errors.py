@@ -1,0 +1,86 @@
+"""The whole error tree, branching on what the caller should do.
+
+A message says what was expected, what was found and what to do next. Errors of this tree are
+expected: they are logged without a traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class CandlefleetError(Exception):
+    """Root of every error that Candlefleet raises on purpose."""
+
+
+class ConfigurationError(CandlefleetError):
+    """Settings, a definition file or the command line are wrong: stop at boot (exit code 2)."""
+
+
+class PermanentError(CandlefleetError):
+    """Trying again gives the same answer: record it, never retry."""
+
+
+class FeedError(PermanentError):
+    """A candle source cannot be read at all; the message names file, line and what was expected."""
+
+
+class MessageError(PermanentError):
+    """A message on a queue is not a chunk this version understands."""
+
+
+class UnknownStrategyError(PermanentError):
+    """A strategy id, name or revision that the catalogue does not hold."""
+
+
+class TransientError(CandlefleetError):
+    """Trying again later may succeed.
+
+    Args:
+        message: what was tried and what came back.
+        retry_after_s: seconds to wait before the next try; None leaves it to the caller's backoff.
+    """
+
+    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class StorageUnavailableError(TransientError):
+    """Postgres cannot be reached or went away in the middle of a transaction."""
+
+
+class BrokerUnavailableError(TransientError):
+    """Redis cannot be reached, or a publish was cut off with delivery unknown."""
+
+
+class StrategyError(CandlefleetError):
+    """User code failed or answered nonsense; the strategy's own retry policy decides."""
+
+
+class InvalidSignalError(StrategyError):
+    """A strategy returned signals of the wrong type, shape, length or range."""
+
+
+class JobTimeoutError(BaseException):
+    """A job ran past its soft limit.
+
+    Derives from BaseException so that a strategy's `except Exception` cannot swallow it.
+    """
+
+
+def did_you_mean(word: str, allowed: Iterable[str]) -> str:
+    """Build the tail of an error message: the closest allowed word, and all of them.
+
+    Args:
+        word: what was found.
+        allowed: every word that would have been accepted.
+
+    Returns:
+        For example ``did you mean 'period'? allowed: period, width``.
+    """
+    names = sorted(allowed)
+    close = difflib.get_close_matches(word, names, n=1)
+    guess = f"did you mean {close[0]!r}? " if close else ""
+    return f"{guess}allowed: {', '.join(names) or 'nothing'}"

@@ -1,0 +1,262 @@
+"""Settings: frozen groups, validated together, read from the environment once at an entry point.
+
+`load_settings()` is the only reader of the environment in the project. Everything else is handed the
+group it needs. An environment variable that starts with CANDLEFLEET_ and means nothing is refused.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+
+from app.domain.strategies import Priority
+from app.errors import ConfigurationError
+
+PREFIX = "CANDLEFLEET_"
+DELIMITER = "__"
+
+
+class Group(BaseModel):
+    """Base of the nested groups: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DispatchSettings(Group):
+    """How the producer turns candles into chunks and messages."""
+
+    chunking: bool = True
+    """off sends every job as a message of its own: plain Celery, slower."""
+    chunk_size: Annotated[int, Field(ge=1, le=256)] = 32
+    """Most jobs in one message. 32 keeps a message of light jobs under a millisecond of work."""
+    queue_limit: Annotated[int, Field(ge=1)] = 100
+    """Most chunks waiting in one queue before the producer holds back its feed."""
+    batch_candles: Annotated[int, Field(ge=1, le=10_000)] = 64
+    """Most candles written in one transaction and published in one pipeline."""
+    deadline_s: Annotated[float, Field(gt=0)] = 60.0
+    """Seconds from dispatch until its decision is due."""
+    default_priority: Priority = Priority.NORMAL
+    """Priority of a strategy whose definition names none."""
+
+    @property
+    def jobs_in_chunk(self) -> int:
+        """Most jobs that travel together: `chunk_size`, or 1 with chunking off."""
+        return self.chunk_size if self.chunking else 1
+
+
+class WorkerSettings(Group):
+    """How a worker node executes chunks."""
+
+    enabled: bool = True
+    """False: `candlefleet worker` refuses to start (a node taken out of the fleet)."""
+    slots: Annotated[int, Field(ge=0, le=512)] = 0
+    """Pool processes of a node; 0 means one per core."""
+    prefetch: Annotated[int, Field(ge=1, le=64)] = 2
+    """Messages held per slot: above 1, so that a slot never waits for Redis between two chunks."""
+    window: Annotated[int, Field(ge=32, le=100_000)] = 512
+    """Candles every strategy sees. One length for all: shared indicators, and results that do not
+    depend on which strategies share a chunk."""
+    cached_series: Annotated[int, Field(ge=1)] = 512
+    """Most (symbol, timeframe) windows kept per slot, least recently used dropped first.
+    512 windows of 512 candles take about 25 MB."""
+    timeout_ms: Annotated[int, Field(ge=1)] = 5000
+    """Soft limit of one job when its definition states none."""
+    hard_grace_s: Annotated[float, Field(gt=0)] = 5.0
+    """Seconds a chunk may run past the sum of its jobs' soft limits before its slot is killed."""
+    retry_base_s: Annotated[float, Field(gt=0)] = 0.5
+    """Delay before the first retry; doubles with every attempt."""
+    retry_cap_s: Annotated[float, Field(gt=0)] = 30.0
+    """Longest delay before a retry."""
+    max_jobs_per_slot: Annotated[int, Field(ge=0)] = 0
+    """Messages after which a slot is replaced; 0 means never."""
+    heartbeat_s: Annotated[float, Field(gt=0)] = 5.0
+    """Seconds between two rows of a node in `nodes`."""
+    shutdown_s: Annotated[float, Field(gt=0)] = 30.0
+    """Seconds a node waits for its running chunks on SIGTERM before it hands them back."""
+
+    def retry_delay_s(self, attempt: int) -> float:
+        """Return the longest delay in seconds before attempt number `attempt` (the first retry is 1)."""
+        return min(self.retry_cap_s, self.retry_base_s * 2.0 ** (attempt - 1))
+
+
+class BrokerSettings(Group):
+    """How the queues in Redis behave; the same for every client of one broker."""
+
+    visibility_timeout_s: Annotated[int, Field(ge=10)] = 900
+    """Seconds after which Redis gives an unacknowledged message to another worker. Must exceed the
+    longest retry delay plus the longest chunk."""
+    restore_interval_s: Annotated[int, Field(ge=1)] = 5
+    """Seconds between two looks for unacknowledged messages."""
+    key_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]*$")] = ""
+    """Put before every key, so that several deployments can share one Redis."""
+    queue_weights: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] = (
+        8,
+        3,
+        1,
+    )
+    """Turns of high, normal and low in a full cycle: low still progresses under a flood of high."""
+
+
+class DecisionSettings(Group):
+    """How outcomes become a decision."""
+
+    quorum: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Share of the expected weight that must have succeeded for a decision to name an action."""
+    threshold: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Least absolute score that is a direction; below it the decision is flat."""
+
+
+class FlowerSettings(Group):
+    """The Flower page."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65_535)] = 5555
+    user: str = "operator"
+    password: SecretStr | None = None
+    """None: one is generated, printed once and kept under the data folder."""
+    max_tasks: Annotated[int, Field(ge=1)] = 20_000
+    """Tasks kept in memory; Flower 2.2 takes about 38 MiB per 10,000."""
+
+
+class LogSettings(Group):
+    """What is logged and how."""
+
+    level: Annotated[str, Field(pattern="^(debug|info|warning|error)$")] = "info"
+    json_lines: bool = False
+    """True: one JSON object a line, for log collectors; False: readable lines."""
+
+
+class StrategySettings(Group):
+    """Which strategy code may be loaded."""
+
+    modules: tuple[str, ...] = ()
+    """Module prefixes from which `package.module:Class` implementations may be imported."""
+    file: Path | None = None
+    """Definition file that `demo` and `up` load; None means the built-in set."""
+
+
+class Settings(BaseSettings):
+    """Everything an operator can set. Environment: CANDLEFLEET_<FIELD> or CANDLEFLEET_<GROUP>__<FIELD>."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_nested_delimiter=DELIMITER, env_ignore_empty=True, frozen=True, extra="forbid"
+    )
+
+    database_url: SecretStr | None = None
+    """postgresql://user:password@host/name; None means the embedded server."""
+    broker_url: SecretStr | None = None
+    """redis://:password@host:6379/0; None means the embedded server."""
+    home: Path = Path(".candlefleet")
+    """Folder of the embedded servers' data and of generated passwords."""
+    metrics: bool = True
+    """Whether metrics are collected."""
+    database_pool: Annotated[int, Field(ge=1, le=100)] = 5
+    """Connections of one process that is not a slot; a slot has one."""
+
+    dispatch: DispatchSettings = DispatchSettings()
+    worker: WorkerSettings = WorkerSettings()
+    broker: BrokerSettings = BrokerSettings()
+    decision: DecisionSettings = DecisionSettings()
+    flower: FlowerSettings = FlowerSettings()
+    log: LogSettings = LogSettings()
+    strategies: StrategySettings = StrategySettings()
+
+    @property
+    def deadline(self) -> timedelta:
+        """Time from dispatch until its decision is due."""
+        return timedelta(seconds=self.dispatch.deadline_s)
+
+    @property
+    def database_dsn(self) -> str:
+        """The SQLAlchemy URL of Postgres, always naming the psycopg 3 driver.
+
+        Raises:
+            ConfigurationError: no database was set and no embedded server filled it in.
+        """
+        url = _require(self.database_url, "DATABASE_URL")
+        scheme, _, rest = url.partition("://")
+        if scheme not in ("postgresql", "postgres", "postgresql+psycopg"):
+            raise ConfigurationError(f"{PREFIX}DATABASE_URL: expected postgresql://..., found {scheme}://...")
+        return f"postgresql+psycopg://{rest}"
+
+    @property
+    def broker_dsn(self) -> str:
+        """The URL of the broker.
+
+        Raises:
+            ConfigurationError: no broker was set and no embedded server filled it in.
+        """
+        return _require(self.broker_url, "BROKER_URL")
+
+    @model_validator(mode="after")
+    def _check_visibility(self) -> Self:
+        worker = self.worker
+        longest = worker.retry_cap_s + worker.timeout_ms / 1000 + worker.hard_grace_s + worker.shutdown_s
+        if longest >= self.broker.visibility_timeout_s:
+            raise ValueError(
+                f"broker.visibility_timeout_s {self.broker.visibility_timeout_s} must exceed the longest retry delay "
+                f"plus time limits ({longest:g} s), or a running job is delivered twice"
+            )
+        return self
+
+
+def load_settings() -> Settings:
+    """Read and validate the settings; called at entry points only.
+
+    Raises:
+        ConfigurationError: a value is wrong, or a CANDLEFLEET_ variable means nothing.
+    """
+    _refuse_unknown(os.environ)
+    try:
+        return Settings()
+    except (ValidationError, SettingsError) as error:
+        raise ConfigurationError(_explain(error)) from error
+
+
+def known_variables() -> Iterator[str]:
+    """Yield the name of every environment variable that means something."""
+    for name, field in Settings.model_fields.items():
+        group = field.annotation
+        if isinstance(group, type) and issubclass(group, Group):
+            for inner in group.model_fields:
+                yield f"{PREFIX}{name}{DELIMITER}{inner}".upper()
+        else:
+            yield f"{PREFIX}{name}".upper()
+
+
+def _refuse_unknown(environ: Mapping[str, str]) -> None:
+    known = set(known_variables())
+    unknown = sorted(name for name in environ if name.upper().startswith(PREFIX) and name.upper() not in known)
+    if unknown:
+        hints = "; ".join(f"{name}: {_closest(name, known)}" for name in unknown)
+        raise ConfigurationError(f"environment variables that mean nothing: {hints}")
+
+
+def _closest(name: str, known: set[str]) -> str:
+    # without the prefix, which every name shares
+    words = {variable.removeprefix(PREFIX): variable for variable in known}
+    close = difflib.get_close_matches(name.upper().removeprefix(PREFIX), words, n=1, cutoff=0.5)
+    return f"did you mean {words[close[0]]}?" if close else "unset it, or see docs/settings.md"
+
+
+def _explain(error: ValidationError | SettingsError) -> str:
+    if isinstance(error, SettingsError):
+        return f"settings: {error}"
+    lines = []
+    for item in error.errors(include_url=False, include_input=False):
+        variable = PREFIX + DELIMITER.join(str(part) for part in item["loc"]).upper()
+        lines.append(f"{variable if item['loc'] else 'settings'}: {item['msg']}")
+    return "; ".join(lines)
+
+
+def _require(value: SecretStr | None, name: str) -> str:
+    if value is None:
+        raise ConfigurationError(f"{PREFIX}{name} is not set and no embedded server was started")
+    return value.get_secret_value()
