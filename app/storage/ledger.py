@@ -1,0 +1,281 @@
+"""The ledger: dispatches, outcomes, attempts and decisions. Written once each, whatever is delivered twice.
+
+Two writers use it: the producer opens dispatches, a worker slot lands a chunk. Both of their hot paths
+are here as single statements, because their round trips are what the system's speed is made of.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from psycopg import Connection as DriverConnection
+from sqlalchemy import Connection, text
+
+from app.domain.decisions import ClosedBy, Decision, Heard, decide
+from app.domain.jobs import Outcome, OutcomeStatus
+from app.storage.candles import RecordedCandle
+
+_OPEN_DISPATCHES = text("""
+    INSERT INTO dispatches (symbol, timeframe, open_time, revision, strategy_ids, strategy_revisions, weights,
+                            expected, deadline, correlation_id)
+    SELECT symbol, timeframe, open_time, revision, CAST(ids AS int[]), CAST(revisions AS int[]),
+           CAST(weights AS float8[]), expected, clock_timestamp() + :patience, correlation_id
+    FROM unnest(CAST(:symbols AS text[]), CAST(:timeframes AS text[]), CAST(:open_times AS timestamptz[]),
+                CAST(:candle_revisions AS int[]), CAST(:ids AS text[]), CAST(:revisions AS text[]),
+                CAST(:weights AS text[]), CAST(:expected AS int[]), CAST(:correlation_ids AS text[]))
+         WITH ORDINALITY AS fresh(symbol, timeframe, open_time, revision, ids, revisions, weights, expected,
+                                  correlation_id, place)
+    ORDER BY place
+    ON CONFLICT (symbol, timeframe, open_time, revision) DO NOTHING
+    RETURNING id, correlation_id, created_at, deadline
+""")
+
+_MARK_PUBLISHED = text("""
+    UPDATE dispatches SET published_at = clock_timestamp() WHERE id = ANY(:ids) AND published_at IS NULL
+""")
+
+#: One round trip: the outcomes, the failed attempts and the dispatch's count. What is known already changes
+#: nothing, so a chunk may be delivered any number of times. The arrays of the dispatch travel only when the
+#: last outcome landed, which is when the decision needs them.
+_LAND = """
+    WITH known AS (
+        SELECT id FROM dispatches WHERE id = %(dispatch_id)s
+    ), fresh AS (
+        INSERT INTO outcomes (dispatch_id, strategy_id, strategy_revision, status, action, strength, edge, detail,
+                              error_class, error, attempt, queued_ms, processing_ms, worker)
+        SELECT known.id, o.strategy_id, o.revision, o.status, o.action, o.strength, o.edge, o.detail::jsonb,
+               o.error_class, o.error, o.attempt, o.queued_ms, o.processing_ms, %(worker)s
+        FROM known, unnest(%(o_strategy)s::int[], %(o_revision)s::int[], %(o_status)s::text[], %(o_action)s::int2[],
+                           %(o_strength)s::float8[], %(o_edge)s::float8[], %(o_detail)s::text[],
+                           %(o_class)s::text[], %(o_error)s::text[], %(o_attempt)s::int2[],
+                           %(o_queued)s::float4[], %(o_took)s::float4[])
+             AS o(strategy_id, revision, status, action, strength, edge, detail, error_class, error, attempt,
+                  queued_ms, processing_ms)
+        ON CONFLICT (dispatch_id, strategy_id) DO NOTHING
+        RETURNING strategy_id
+    ), tried AS (
+        INSERT INTO attempts (dispatch_id, strategy_id, attempt, status, error_class, error, processing_ms, worker)
+        SELECT known.id, a.strategy_id, a.attempt, a.status, a.error_class, a.error, a.took, %(worker)s
+        FROM known, unnest(%(a_strategy)s::int[], %(a_attempt)s::int2[], %(a_status)s::text[], %(a_class)s::text[],
+                           %(a_error)s::text[], %(a_took)s::float4[])
+             AS a(strategy_id, attempt, status, error_class, error, took)
+        ON CONFLICT (dispatch_id, strategy_id, attempt) DO NOTHING
+    )
+    UPDATE dispatches SET
+        landed = landed + (SELECT count(*) FROM fresh),
+        state = CASE WHEN state = 'open' AND landed + (SELECT count(*) FROM fresh) >= expected
+                     THEN 'complete' ELSE state END,
+        completed_at = CASE WHEN landed + (SELECT count(*) FROM fresh) >= expected
+                            THEN clock_timestamp() ELSE completed_at END
+    WHERE id = %(dispatch_id)s AND EXISTS (SELECT FROM fresh)
+    RETURNING landed >= expected AS is_complete,
+              CASE WHEN landed >= expected THEN strategy_ids END AS strategy_ids,
+              CASE WHEN landed >= expected THEN weights END AS weights
+"""
+
+_HEARD = """
+    SELECT o.strategy_id, o.status, o.action, o.strength
+    FROM outcomes o
+    JOIN dispatches d ON d.id = o.dispatch_id
+    WHERE o.dispatch_id = %(dispatch_id)s AND d.landed >= d.expected
+"""
+
+_DECIDE = """
+    INSERT INTO decisions (dispatch_id, action, score, weight_heard, missing, closed_by, latency_ms)
+    SELECT id, %(action)s, %(score)s, %(weight_heard)s, %(missing)s, %(closed_by)s,
+           extract(epoch FROM clock_timestamp() - created_at) * 1000
+    FROM dispatches WHERE id = %(dispatch_id)s
+    ON CONFLICT (dispatch_id) DO NOTHING
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """The strategies that one dispatch asks, as the database wants them; shared by all candles of a series."""
+
+    strategy_ids: str
+    """Postgres array literal, ascending."""
+    revisions: str
+    weights: str
+    count: int
+
+    @classmethod
+    def build(cls, entries: Sequence[tuple[int, int, float]]) -> Expected:
+        """Build it from (strategy id, revision, weight), ascending by id."""
+        ids, revisions, weights = zip(*entries, strict=True)
+        return cls(_literal(ids), _literal(revisions), _literal(weights), len(entries))
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedDispatch:
+    """A dispatch row that was just written."""
+
+    id: int
+    correlation_id: str
+    created_at: datetime
+    deadline: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """An attempt at a job that did not succeed and is not its end."""
+
+    strategy_id: int
+    attempt: int
+    status: OutcomeStatus
+    error_class: str
+    error: str
+    processing_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionRules:
+    """How a dispatch's outcomes become its decision."""
+
+    quorum: float
+    threshold: float
+
+
+def open_dispatches(
+    connection: Connection,
+    asked: Sequence[tuple[RecordedCandle, Expected, str]],
+    patience: timedelta,
+) -> dict[str, OpenedDispatch]:
+    """Write one dispatch per candle, in order, in the caller's transaction (that of the candles).
+
+    Args:
+        connection: with an open transaction.
+        asked: for each candle who is expected to answer, and a correlation id of its own.
+        patience: time until the decision is due.
+
+    Returns:
+        The dispatches written, by correlation id; one that existed already is absent.
+    """
+    if not asked:
+        return {}
+    candles = [recorded.candle for recorded, _, _ in asked]
+    rows = connection.execute(
+        _OPEN_DISPATCHES,
+        {
+            "patience": patience,
+            "symbols": [candle.symbol for candle in candles],
+            "timeframes": [candle.timeframe.value for candle in candles],
+            "open_times": [candle.open_time for candle in candles],
+            "candle_revisions": [candle.revision for candle in candles],
+            "ids": [expected.strategy_ids for _, expected, _ in asked],
+            "revisions": [expected.revisions for _, expected, _ in asked],
+            "weights": [expected.weights for _, expected, _ in asked],
+            "expected": [expected.count for _, expected, _ in asked],
+            "correlation_ids": [correlation_id for _, _, correlation_id in asked],
+        },
+    )
+    return {row.correlation_id: OpenedDispatch(*row) for row in rows}
+
+
+def mark_published(connection: Connection, dispatch_ids: Sequence[int]) -> None:
+    """Note that the chunks of these dispatches are on their queues. Idempotent."""
+    connection.execute(_MARK_PUBLISHED, {"ids": list(dispatch_ids)})
+
+
+def land(
+    driver: DriverConnection[Any],
+    dispatch_id: int,
+    worker: str,
+    outcomes: Sequence[Outcome],
+    attempts: Sequence[Attempt],
+    rules: DecisionRules,
+) -> Decision | None:
+    """Record a chunk: its outcomes, its failed attempts, the dispatch's count, and the decision if it is complete.
+
+    Idempotent: what is known already changes nothing. The decision is written in the transaction of the
+    last outcome. A dispatch that does not exist records nothing.
+
+    Args:
+        driver: psycopg connection in autocommit mode, without an open transaction.
+        dispatch_id: whose chunk it is.
+        worker: who executed it.
+        outcomes: ends of jobs.
+        attempts: attempts that will be followed by another.
+        rules: how the decision is made.
+
+    Returns:
+        The decision, if this chunk completed the dispatch.
+
+    Raises:
+        psycopg.Error: the connection broke; land the chunk again on a new one.
+    """
+    values = {"dispatch_id": dispatch_id, "worker": worker, **_outcome_arrays(outcomes), **_attempt_arrays(attempts)}
+    # two round trips: everything up to the answer, then the decision with the commit
+    with driver.pipeline(), driver.transaction():
+        counting = driver.execute(_LAND, values, prepare=True)
+        hearing = driver.execute(_HEARD, {"dispatch_id": dispatch_id}, prepare=True)
+        decision = _decide(counting.fetchone(), hearing.fetchall(), rules)
+        if decision is not None:
+            driver.execute(_DECIDE, _decision_values(dispatch_id, decision), prepare=True)
+    return decision
+
+
+def _decide(
+    counted: tuple[bool, list[int], list[float]] | None, heard: Sequence[tuple[Any, ...]], rules: DecisionRules
+) -> Decision | None:
+    if counted is None or not counted[0]:
+        return None
+    weights = dict(zip(counted[1], counted[2], strict=True))
+    spoken = [Heard(row[0], OutcomeStatus(row[1]), row[2], row[3]) for row in heard]
+    return decide(weights, spoken, quorum=rules.quorum, threshold=rules.threshold, closed_by=ClosedBy.COMPLETE)
+
+
+def _decision_values(dispatch_id: int, decision: Decision) -> dict[str, Any]:
+    return {
+        "dispatch_id": dispatch_id,
+        "action": decision.action,
+        "score": decision.score,
+        "weight_heard": decision.weight_heard,
+        "missing": list(decision.missing),
+        "closed_by": decision.closed_by.value,
+    }
+
+
+def _outcome_arrays(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    signals = [outcome.signal for outcome in outcomes]
+    return {
+        "o_strategy": [o.strategy_id for o in outcomes],
+        "o_revision": [o.strategy_revision for o in outcomes],
+        "o_status": [o.status.value for o in outcomes],
+        "o_action": [None if s is None else s.action for s in signals],
+        "o_strength": [None if s is None else s.strength for s in signals],
+        "o_edge": [None if s is None else s.edge for s in signals],
+        "o_detail": [_detail(o) for o in outcomes],
+        "o_class": [o.error_class for o in outcomes],
+        "o_error": [o.error for o in outcomes],
+        "o_attempt": [o.attempt for o in outcomes],
+        "o_queued": [o.queued_ms for o in outcomes],
+        "o_took": [o.processing_ms for o in outcomes],
+    }
+
+
+def _attempt_arrays(attempts: Sequence[Attempt]) -> dict[str, Any]:
+    return {
+        "a_strategy": [a.strategy_id for a in attempts],
+        "a_attempt": [a.attempt for a in attempts],
+        "a_status": [a.status.value for a in attempts],
+        "a_class": [a.error_class for a in attempts],
+        "a_error": [a.error for a in attempts],
+        "a_took": [a.processing_ms for a in attempts],
+    }
+
+
+def _detail(outcome: Outcome) -> str | None:
+    signal = outcome.signal
+    if signal is None or (signal.stop is None and signal.target is None and not signal.extras):
+        return None
+    kept = {"stop": signal.stop, "target": signal.target, "extras": signal.extras or None}
+    return json.dumps({name: value for name, value in kept.items() if value is not None})
+
+
+def _literal(values: Sequence[float]) -> str:
+    return "{" + ",".join(repr(value) for value in values) + "}"

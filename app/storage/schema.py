@@ -1,0 +1,239 @@
+"""Every table, declared. Alembic owns the database; a test holds the migrations to this page.
+
+Hot tables carry no foreign keys: their writers insert in an order that makes dangling rows impossible,
+and a key check per row would lock the referenced row on every insert.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import (
+    REAL,
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Double,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    MetaData,
+    PrimaryKeyConstraint,
+    SmallInteger,
+    Table,
+    Text,
+    UniqueConstraint,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.sql.elements import ColumnElement
+from sqlalchemy.types import TypeEngine
+
+from app.domain.decisions import ClosedBy
+from app.domain.jobs import DispatchState, OutcomeStatus
+from app.domain.strategies import Priority, StrategyStatus
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+#: Dispatches whose outcomes share a partition. At 500 symbols of 1h candles and 50 strategies that is
+#: about eight days and 5 million rows: small enough to drop quickly, large enough to keep few.
+PARTITION_SPAN = 100_000
+
+#: How partitions are called: outcomes_p<first dispatch id>.
+PARTITION_PREFIX = "outcomes_p"
+
+
+def _moment(name: str, *, nullable: bool = False, default: bool = False) -> Column[Any]:
+    server_default: ColumnElement[object] | None = func.clock_timestamp() if default else None
+    return Column(name, DateTime(timezone=True), nullable=nullable, server_default=server_default)
+
+
+def _required(name: str, kind: TypeEngine[Any]) -> Column[Any]:
+    return Column(name, kind, nullable=False)
+
+
+def _one_of(column: str, words: list[str]) -> CheckConstraint:
+    listed = ", ".join(f"'{word}'" for word in words)
+    return CheckConstraint(f"{column} IN ({listed})", name=column)
+
+
+def _counter(name: str, kind: TypeEngine[Any], start: int = 0) -> Column[Any]:
+    return Column(name, kind, nullable=False, server_default=text(str(start)))
+
+
+candles = Table(
+    "candles",
+    metadata,
+    _required("symbol", Text()),
+    _required("timeframe", Text()),
+    _moment("open_time"),
+    _required("open", Double()),
+    _required("high", Double()),
+    _required("low", Double()),
+    _required("close", Double()),
+    _required("volume", Double()),
+    _counter("revision", Integer()),
+    _required("source", Text()),
+    _moment("received_at", default=True),
+    PrimaryKeyConstraint("symbol", "timeframe", "open_time"),
+)
+
+#: What the producer knows of each series: its newest candle, and how often its past was changed.
+series = Table(
+    "series",
+    metadata,
+    _required("symbol", Text()),
+    _required("timeframe", Text()),
+    _moment("last_open_time"),
+    _counter("rewrites", BigInteger()),
+    PrimaryKeyConstraint("symbol", "timeframe"),
+)
+
+#: One row: the version of the strategy catalogue, bumped in every transaction that changes it.
+catalogue = Table(
+    "catalogue",
+    metadata,
+    Column("is_only", Boolean, primary_key=True, server_default=text("true")),
+    _counter("version", BigInteger()),
+    CheckConstraint("is_only", name="is_only"),
+)
+
+strategies = Table(
+    "strategies",
+    metadata,
+    Column("id", Integer, Identity(always=True), primary_key=True),
+    _required("name", Text()),
+    _required("implementation", Text()),
+    _required("params", JSONB()),
+    _required("symbols", ARRAY(Text())),
+    _required("timeframes", ARRAY(Text())),
+    _required("priority", Text()),
+    _required("category", Text()),
+    _required("weight", Double()),
+    _required("limits", JSONB()),
+    _required("status", Text()),
+    _counter("revision", Integer(), start=1),
+    Column("provenance", JSONB, nullable=False, server_default=text("'{}'")),
+    _moment("created_at", default=True),
+    _moment("updated_at", default=True),
+    UniqueConstraint("name"),
+    _one_of("priority", [word.value for word in Priority]),
+    _one_of("status", [word.value for word in StrategyStatus]),
+)
+
+#: What each revision computes; rows never change, so an outcome can always be computed again.
+strategy_revisions = Table(
+    "strategy_revisions",
+    metadata,
+    Column("strategy_id", Integer, ForeignKey("strategies.id"), nullable=False),
+    _required("revision", Integer()),
+    _required("implementation", Text()),
+    _required("params", JSONB()),
+    _moment("created_at", default=True),
+    PrimaryKeyConstraint("strategy_id", "revision"),
+)
+
+dispatches = Table(
+    "dispatches",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    _required("symbol", Text()),
+    _required("timeframe", Text()),
+    _moment("open_time"),
+    _counter("revision", Integer()),
+    _required("strategy_ids", ARRAY(Integer())),
+    _required("strategy_revisions", ARRAY(Integer())),
+    _required("weights", ARRAY(Double())),
+    _required("expected", Integer()),
+    _counter("landed", Integer()),
+    Column("state", Text, nullable=False, server_default=text(f"'{DispatchState.OPEN}'")),
+    _moment("deadline"),
+    _required("correlation_id", Text()),
+    _moment("created_at", default=True),
+    _moment("published_at", nullable=True),
+    _moment("completed_at", nullable=True),
+    UniqueConstraint("symbol", "timeframe", "open_time", "revision"),
+    _one_of("state", [word.value for word in DispatchState]),
+    postgresql_with={"fillfactor": 80},  # room for `landed` to grow in place
+)
+Index("ix_dispatches_open", dispatches.c.deadline, postgresql_where=text(f"state = '{DispatchState.OPEN}'"))
+Index("ix_dispatches_correlation_id", dispatches.c.correlation_id)
+
+outcomes = Table(
+    "outcomes",
+    metadata,
+    _required("dispatch_id", BigInteger()),
+    _required("strategy_id", Integer()),
+    _required("strategy_revision", Integer()),
+    _required("status", Text()),
+    Column("action", SmallInteger),
+    Column("strength", Double),
+    Column("edge", Double),
+    Column("detail", JSONB),
+    Column("error_class", Text),
+    Column("error", Text),
+    _counter("attempt", SmallInteger()),
+    _required("queued_ms", REAL()),
+    _required("processing_ms", REAL()),
+    _required("worker", Text()),
+    _moment("finished_at", default=True),
+    PrimaryKeyConstraint("dispatch_id", "strategy_id"),
+    _one_of("status", [word.value for word in OutcomeStatus]),
+    postgresql_partition_by="RANGE (dispatch_id)",
+)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    _required("dispatch_id", BigInteger()),
+    _required("strategy_id", Integer()),
+    _required("attempt", SmallInteger()),
+    _required("status", Text()),
+    Column("error_class", Text),
+    Column("error", Text),
+    _required("processing_ms", REAL()),
+    _required("worker", Text()),
+    _moment("finished_at", default=True),
+    PrimaryKeyConstraint("dispatch_id", "strategy_id", "attempt"),
+    _one_of("status", [word.value for word in OutcomeStatus]),
+)
+
+decisions = Table(
+    "decisions",
+    metadata,
+    Column("dispatch_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("action", SmallInteger),
+    _required("score", Double()),
+    _required("weight_heard", Double()),
+    _required("missing", ARRAY(Integer())),
+    _required("closed_by", Text()),
+    _required("latency_ms", Double()),
+    _moment("decided_at", default=True),
+    _one_of("closed_by", [word.value for word in ClosedBy]),
+)
+
+nodes = Table(
+    "nodes",
+    metadata,
+    Column("node", Text, primary_key=True),
+    _required("queues", ARRAY(Text())),
+    _required("slots", Integer()),
+    _counter("busy", Integer()),
+    _counter("processed", BigInteger()),
+    _counter("errors", BigInteger()),
+    _counter("rss_bytes", BigInteger()),
+    _moment("started_at"),
+    _moment("seen_at"),
+)

@@ -1,0 +1,172 @@
+"""The strategy catalogue: definitions, their revisions, and the version that tells readers to look again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Row, func, insert, select, update
+from sqlalchemy.dialects.postgresql import insert as upsert
+
+from app.domain.jobs import JobKey
+from app.domain.strategies import Limits, RegisteredStrategy, StrategyDefinition, StrategyStatus, Subscription
+from app.errors import UnknownStrategyError, did_you_mean
+from app.storage.schema import catalogue, strategies, strategy_revisions
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """What one revision of a strategy computes, and the limits in force now."""
+
+    key: JobKey
+    name: str
+    implementation: str
+    params: dict[str, Any]
+    limits: Limits
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What `save_definition` did."""
+
+    strategy: RegisteredStrategy
+    was: str
+    """``added``, ``changed`` or ``unchanged``."""
+
+
+def load_version(connection: Connection) -> int:
+    """Return the version of the catalogue; it grows with every change of any strategy."""
+    return int(connection.execute(select(catalogue.c.version)).scalar_one())
+
+
+def load_strategies(connection: Connection, status: StrategyStatus | None = None) -> list[RegisteredStrategy]:
+    """Load the strategies of one status, or all, ordered by id."""
+    query = select(strategies).order_by(strategies.c.id)
+    if status is not None:
+        query = query.where(strategies.c.status == status.value)
+    return [_read(row) for row in connection.execute(query)]
+
+
+def load_strategy(connection: Connection, name: str) -> RegisteredStrategy:
+    """Load one strategy by name.
+
+    Raises:
+        UnknownStrategyError: no strategy is called so.
+    """
+    row = connection.execute(select(strategies).where(strategies.c.name == name)).one_or_none()
+    if row is None:
+        known = connection.execute(select(strategies.c.name)).scalars()
+        raise UnknownStrategyError(f"no strategy {name!r}: {did_you_mean(name, known)}")
+    return _read(row)
+
+
+def load_provenance(connection: Connection, name: str) -> dict[str, str]:
+    """Return where each value of a definition came from: ``base``, ``strategy`` or ``default``."""
+    return dict(connection.execute(select(strategies.c.provenance).where(strategies.c.name == name)).scalar_one())
+
+
+def load_revisions(connection: Connection, keys: Sequence[JobKey]) -> dict[JobKey, Revision]:
+    """Load what the given revisions compute; those that do not exist are absent from the answer."""
+    revisions = strategy_revisions
+    query = (
+        select(revisions, strategies.c.name, strategies.c.limits)
+        .join(strategies, strategies.c.id == revisions.c.strategy_id)
+        .where(revisions.c.strategy_id.in_({key.strategy_id for key in keys}))
+    )
+    found = {}
+    for row in connection.execute(query):
+        key = JobKey(row.strategy_id, row.revision)
+        found[key] = Revision(key, row.name, row.implementation, row.params, Limits(**row.limits))
+    return {key: found[key] for key in keys if key in found}
+
+
+def save_definition(
+    connection: Connection, definition: StrategyDefinition, provenance: Mapping[str, str] | None = None
+) -> Change:
+    """Add a strategy or change the one of the same name. Idempotent; runs in the caller's transaction.
+
+    Another implementation or other params make a new revision; anything else changes in place. A status
+    that the definition does not state stays what an operator made it.
+    """
+    values = {**_columns(definition), "provenance": dict(provenance or {})}
+    row = connection.execute(select(strategies).where(strategies.c.name == definition.name).with_for_update())
+    known = row.one_or_none()
+    if known is None:
+        return Change(_add(connection, values), "added")
+    if (provenance or {}).get("status") == "default":
+        values["status"] = known.status
+    if all(getattr(known, name) == value for name, value in values.items()):
+        return Change(_read(known), "unchanged")
+    computes = (known.implementation, known.params) != (values["implementation"], values["params"])
+    revision = known.revision + computes
+    changed = connection.execute(
+        update(strategies)
+        .where(strategies.c.id == known.id)
+        .values(**values, revision=revision, updated_at=func.clock_timestamp())
+        .returning(strategies)
+    ).one()
+    _save_revision(connection, changed)
+    _bump(connection)
+    return Change(_read(changed), "changed")
+
+
+def set_status(connection: Connection, name: str, status: StrategyStatus) -> RegisteredStrategy:
+    """Pause, resume or unload a strategy. Idempotent; takes effect with the next candle.
+
+    Raises:
+        UnknownStrategyError: no strategy is called so.
+    """
+    known = load_strategy(connection, name)
+    if known.definition.status is status:
+        return known
+    changed = connection.execute(
+        update(strategies)
+        .where(strategies.c.name == name)
+        .values(status=status.value, updated_at=func.clock_timestamp())
+        .returning(strategies)
+    ).one()
+    _bump(connection)
+    return _read(changed)
+
+
+def _add(connection: Connection, values: dict[str, Any]) -> RegisteredStrategy:
+    row = connection.execute(insert(strategies).values(**values).returning(strategies)).one()
+    _save_revision(connection, row)
+    _bump(connection)
+    return _read(row)
+
+
+def _save_revision(connection: Connection, row: Row[Any]) -> None:
+    values = {
+        "strategy_id": row.id,
+        "revision": row.revision,
+        "implementation": row.implementation,
+        "params": row.params,
+    }
+    connection.execute(upsert(strategy_revisions).values(**values).on_conflict_do_nothing())
+
+
+def _bump(connection: Connection) -> None:
+    connection.execute(update(catalogue).values(version=catalogue.c.version + 1))
+
+
+def _columns(definition: StrategyDefinition) -> dict[str, Any]:
+    dumped = definition.model_dump(mode="json")
+    subscription = dumped.pop("subscription")
+    return {**dumped, "symbols": subscription["symbols"], "timeframes": subscription["timeframes"]}
+
+
+def _read(row: Row[Any]) -> RegisteredStrategy:
+    definition = StrategyDefinition(
+        name=row.name,
+        implementation=row.implementation,
+        params=row.params,
+        subscription=Subscription(symbols=tuple(row.symbols), timeframes=tuple(row.timeframes)),
+        priority=row.priority,
+        category=row.category,
+        weight=row.weight,
+        limits=Limits(**row.limits),
+        status=row.status,
+    )
+    return RegisteredStrategy(id=row.id, revision=row.revision, definition=definition)
