@@ -1,0 +1,117 @@
+"""Evaluation: one strategy on the last candle of one window, and the check of its answer. The hot path.
+
+Every evaluation is handed exactly the worker's window (the newest W candles), which is what makes signals repeatable.
+What user code raises passes through unchanged; what it answers wrongly is an InvalidSignalError.
+"""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+
+import numpy as np
+from pydantic import ValidationError
+
+from app.domain.base import explain
+from app.domain.jobs import Signal
+from app.errors import InvalidSignalError
+from app.strategies.bars import Bars
+from app.strategies.indicators import IndicatorCache
+from app.strategies.sdk import Context, Signals, Strategy
+
+_INT8 = np.dtype(np.int8)
+_FLOAT64 = np.dtype(np.float64)
+
+
+def evaluate(strategy: Strategy, bars: Bars, cache: IndicatorCache | None = None) -> Signal:
+    """Ask a strategy about the last candle of a window. Repeatable: equal windows give bit-equal signals.
+
+    Args:
+        strategy: what to ask.
+        bars: the window, oldest first.
+        cache: the indicators of exactly these bars, shared with other strategies; None computes them for this call.
+
+    Returns:
+        The checked signal; a flat one has no stop and no target. While the window is too short it is flat, with
+        ``extras={"warmup": candles still missing}``.
+
+    Raises:
+        InvalidSignalError: the answer has the wrong type, shape, length, dtype or range; names strategy and candle.
+        ValueError: the cache belongs to other bars.
+    """
+    missing = strategy.warmup - len(bars)
+    if missing > 0:
+        return Signal(action=0, strength=0.0, extras={"warmup": missing})
+    if cache is None:
+        cache = IndicatorCache(bars)
+    elif cache.bars is not bars:
+        raise ValueError("expected the indicator cache of these very bars, found that of others")
+    lines = cache.select(strategy.declared)
+    if strategy.vectorised:
+        return _last_signal(strategy, bars, strategy.signals(bars, lines))
+    return _single_signal(strategy, bars, Context(bars, lines, len(bars) - 1))
+
+
+def _last_signal(strategy: Strategy, bars: Bars, answer: object) -> Signal:
+    if not isinstance(answer, Signals):
+        raise _refusal(strategy, bars, "Signals from signals()", _kind(answer))
+    action = _cell(strategy, bars, "action", answer.action, _INT8)
+    strength = _cell(strategy, bars, "strength", answer.strength, _FLOAT64)
+    _check_view(strategy, bars, action, strength)
+    edge = _optional_cell(strategy, bars, "edge", answer.edge, -math.inf)
+    stop = _optional_cell(strategy, bars, "stop", answer.stop, 0.0)
+    target = _optional_cell(strategy, bars, "target", answer.target, 0.0)
+    if action == 0:
+        return Signal(action=0, strength=strength, edge=edge)
+    return Signal(action=action, strength=strength, edge=edge, stop=stop, target=target)
+
+
+def _single_signal(strategy: Strategy, bars: Bars, context: Context) -> Signal:
+    try:
+        answer: object = strategy.on_candle(context)
+    except ValidationError as error:
+        if error.title != "Signal":
+            raise
+        raise _refusal(strategy, bars, "a valid Signal", explain(error)) from error
+    if not isinstance(answer, Signal):
+        raise _refusal(strategy, bars, "a Signal from on_candle()", _kind(answer))
+    _check_view(strategy, bars, answer.action, answer.strength)
+    return answer
+
+
+def _cell(strategy: Strategy, bars: Bars, column: str, values: object, dtype: np.dtype[np.generic]) -> float:
+    shape = bars.close.shape
+    if not isinstance(values, np.ndarray) or values.dtype != dtype or values.shape != shape:
+        raise _refusal(strategy, bars, f"{column} as {dtype} array of shape {shape}", _kind(values))
+    return values.item(-1)  # type: ignore[no-any-return]  # a float or an int, by the dtype
+
+
+def _optional_cell(strategy: Strategy, bars: Bars, column: str, values: object, above: float) -> float | None:
+    if values is None:
+        return None
+    cell = _cell(strategy, bars, column, values, _FLOAT64)
+    if cell != cell:  # NaN: not stated
+        return None
+    if not above < cell < math.inf:
+        expected = "a finite number" if above < 0 else "a finite price above 0"
+        raise _refusal(strategy, bars, f"{column} to be {expected}, or NaN for none", repr(cell))
+    return cell
+
+
+def _check_view(strategy: Strategy, bars: Bars, action: float, strength: float) -> None:
+    if action not in (-1, 0, 1):
+        raise _refusal(strategy, bars, "action to be -1, 0 or 1", repr(action))
+    if not 0.0 <= strength <= 1.0:
+        raise _refusal(strategy, bars, "strength to be 0 to 1", repr(strength))
+
+
+def _refusal(strategy: Strategy, bars: Bars, expected: str, found: str) -> InvalidSignalError:
+    opened = datetime.fromtimestamp(bars.open_time[-1].item() / 1000, UTC).isoformat()
+    candle = f"{bars.symbol} {bars.timeframe} candle opened {opened}"
+    return InvalidSignalError(f"strategy {strategy.name!r} on {candle}: expected {expected}, found {found}")
+
+
+def _kind(value: object) -> str:
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype} array of shape {value.shape}"
+    return f"{type(value).__name__} {value!r:.80}"
