@@ -1,0 +1,1 @@
+"""Candle sources: a feed hands closed candles to the producer, oldest first."""
