@@ -1,0 +1,239 @@
+"""The broker: the Celery application, the queues, their fairness, and how chunks are published.
+
+Redis only carries. Publishing may be repeated at any time: ids are deterministic and recording is idempotent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from celery import Celery
+from celery.utils.nodenames import anon_nodename
+from kombu import Connection, Producer, Queue
+from kombu.exceptions import KombuError
+from redis.exceptions import RedisError
+
+from app.domain.jobs import Chunk
+from app.domain.strategies import Priority
+from app.errors import BrokerUnavailableError
+from app.settings import Settings
+
+#: The one task that live work uses.
+EXECUTE_TASK = "strategies.execute"
+
+#: Queues in order of urgency.
+QUEUES: tuple[str, ...] = tuple(priority.value for priority in Priority)
+
+#: Messages of one pipeline; large enough that the round trip disappears, small enough to bound memory.
+PIPELINE_SIZE = 500
+
+
+class WeightedCycle:
+    """Order in which a consumer looks at its queues: each has turns by weight, none starves.
+
+    kombu asks `consume` for the order before every blocking pop and tells `rotate` which queue answered.
+    A queue with turns left comes before one without; within either group the urgent one is first. When a
+    queue without turns answers, everything with turns was empty, so a new round begins.
+    """
+
+    def __init__(self, weights: dict[str, int], items: Iterable[str] | None = None) -> None:
+        self._weights = weights
+        self._items: list[str] = []
+        self._turns: dict[str, int] = {}
+        self.update(items or ())
+
+    def update(self, items: Iterable[str]) -> None:
+        """Take over the queues now consumed from."""
+        urgency = list(self._weights)
+        self._items = sorted(items, key=lambda queue: urgency.index(queue) if queue in urgency else len(urgency))
+        self._refill()
+
+    def consume(self, count: int) -> list[str]:
+        """Return the queues in the order in which they should be asked."""
+        with_turns = [queue for queue in self._items if self._turns[queue] > 0]
+        without = [queue for queue in self._items if self._turns[queue] <= 0]
+        return (with_turns + without)[:count]
+
+    def rotate(self, last_used: str) -> str:
+        """Note that a queue answered: it has one turn less."""
+        if last_used in self._turns:
+            if self._turns[last_used] <= 0:
+                self._refill()
+            self._turns[last_used] -= 1
+            if not any(self._turns.values()):
+                self._refill()
+        return last_used
+
+    def _refill(self) -> None:
+        self._turns = {queue: self._weights.get(queue, 1) for queue in self._items}
+
+
+def create_celery(settings: Settings) -> Celery:
+    """Build the Celery application; nothing connects yet.
+
+    Raises:
+        ConfigurationError: no broker is known.
+    """
+    app = Celery("candlefleet", broker=settings.broker_dsn, set_as_current=False)
+    app.conf.update(**_messages(), **_execution(settings), **_transport(settings))
+    return app
+
+
+def _messages() -> dict[str, Any]:
+    return {
+        "task_serializer": "json",
+        "accept_content": ["json"],
+        "task_ignore_result": True,
+        "task_queues": [Queue(name, routing_key=name) for name in QUEUES],
+        "task_default_queue": Priority.NORMAL.value,
+        "task_create_missing_queues": False,
+        "worker_send_task_events": True,
+        "enable_utc": True,
+    }
+
+
+def _execution(settings: Settings) -> dict[str, Any]:
+    worker = settings.worker
+    return {
+        "task_acks_late": True,
+        "worker_concurrency": worker.slots or None,
+        "worker_prefetch_multiplier": worker.prefetch,
+        "worker_max_tasks_per_child": worker.max_jobs_per_slot or None,
+        "worker_soft_shutdown_timeout": worker.shutdown_s,
+        "worker_cancel_long_running_tasks_on_connection_loss": True,
+        "worker_hijack_root_logger": False,
+        # a slot imports numpy and TA-Lib before the fork, but a busy machine may still need seconds to fork
+        "worker_proc_alive_timeout": 30.0,
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,
+    }
+
+
+def _transport(settings: Settings) -> dict[str, Any]:
+    broker = settings.broker
+    weights = dict(zip(QUEUES, broker.queue_weights, strict=True))
+    return {
+        "broker_transport_options": {
+            # one Redis list per queue: a strategy's priority is its queue, not a sub-list of it
+            "priority_steps": [0],
+            "queue_order_strategy": partial(WeightedCycle, weights),
+            "visibility_timeout": broker.visibility_timeout_s,
+            "unacked_restore_interval": broker.restore_interval_s,
+            "unacked_restore_throttle": 1,
+            "socket_keepalive": True,
+            "global_keyprefix": broker.key_prefix,
+        }
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """A chunk ready to travel: with the queue it goes to and what operators see of it."""
+
+    chunk: Chunk
+    label: str | None
+    """Shown in Flower as the task's name: the strategy's, or None for the task's own."""
+    arguments: str
+    """Shown in Flower as the task's arguments."""
+    hard_limit_s: float
+    """Seconds after which the slot that runs the chunk is killed."""
+    countdown_s: float | None = None
+    """Seconds to wait before the chunk may run; for retries."""
+
+
+class Publisher:
+    """Sends chunks to their queues, many in one pipeline. One per process; not thread-safe."""
+
+    def __init__(self, app: Celery) -> None:
+        self._app = app
+        self._origin = anon_nodename()
+        self._connection: Connection | None = None
+        self._producer: Producer | None = None
+
+    def publish(self, envelopes: Sequence[Envelope]) -> None:
+        """Send all chunks, in order. After an error send all of them again: a repeated chunk changes nothing.
+
+        Raises:
+            BrokerUnavailableError: Redis is away, or the connection broke with delivery unknown.
+        """
+        with self._translated():
+            producer = self._open()
+            with producer.batch(PIPELINE_SIZE):
+                for envelope in envelopes:
+                    self._send(producer, envelope)
+
+    def depths(self) -> dict[str, int]:
+        """Return how many messages wait in each queue, not counting those that workers hold.
+
+        Raises:
+            BrokerUnavailableError: Redis is away.
+        """
+        with self._translated():
+            pipeline = self._open().channel.client.pipeline(transaction=False)
+            for queue in QUEUES:
+                pipeline.llen(queue)
+            return dict(zip(QUEUES, pipeline.execute(), strict=True))
+
+    def clear(self) -> int:
+        """Drop every message, waiting or held by a worker; return how many were waiting.
+
+        Nothing is lost for good: Postgres knows what is expected, and it can be sent again.
+
+        Raises:
+            BrokerUnavailableError: Redis is away.
+        """
+        waiting = sum(self.depths().values())
+        with self._translated():
+            channel = self._open().channel
+            channel.client.delete(*QUEUES, channel.unacked_key, channel.unacked_index_key)
+        return waiting
+
+    def close(self) -> None:
+        """Close the connection; the next call opens a new one. Idempotent."""
+        if self._connection is not None:
+            self._connection.release()
+        self._connection = self._producer = None
+
+    def _open(self) -> Producer:
+        if self._producer is None:
+            self._connection = self._app.connection_for_write()
+            # the anonymous exchange delivers to the queue named by the routing key, without looking up bindings
+            self._producer = Producer(self._connection.default_channel, auto_declare=False)
+        return self._producer
+
+    def _send(self, producer: Producer, envelope: Envelope) -> None:
+        chunk = envelope.chunk
+        headers, properties, body, _ = self._app.amqp.as_task_v2(
+            chunk.task_id,
+            EXECUTE_TASK,
+            args=[chunk.to_wire()],
+            countdown=envelope.countdown_s,
+            time_limit=envelope.hard_limit_s,
+            retries=chunk.attempt,
+            shadow=envelope.label,
+            argsrepr=envelope.arguments,
+            kwargsrepr="",
+            origin=self._origin,
+            ignore_result=True,
+        )
+        headers["correlation_id"] = chunk.correlation_id
+        producer.publish(
+            body,
+            exchange="",
+            routing_key=chunk.priority.value,
+            serializer="json",
+            headers=headers,
+            **properties,
+        )
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except (KombuError, RedisError, OSError) as error:
+            self.close()
+            raise BrokerUnavailableError(f"Redis is away: {error}") from error

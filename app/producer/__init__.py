@@ -1,0 +1,1 @@
+"""The producer: turns closed candles into dispatches in Postgres and chunks on the queues."""
