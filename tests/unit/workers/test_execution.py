@@ -1,0 +1,216 @@
+"""One chunk in one slot, with the database and the broker replaced by lists: isolation, retries, recording."""
+
+import random
+import signal
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pytest
+
+from app.broker import Envelope
+from app.domain.candles import Candle, Timeframe
+from app.domain.jobs import Chunk, JobKey, OutcomeStatus, Signal
+from app.domain.strategies import Limits, Priority
+from app.settings import WorkerSettings
+from app.storage.strategies import Revision
+from app.strategies.registry import Registry
+from app.strategies.sdk import Context, Strategy
+from workers.execution import Executor, Landed
+from workers.runtime import limits
+from workers.runtime.strategies import RuntimeCache
+from workers.runtime.windows import WindowCache, to_ms
+
+NOW = datetime.now(UTC)
+OPENED = datetime(2024, 1, 1, tzinfo=UTC)
+HISTORY = 100
+
+
+class Good(Strategy):
+    def on_candle(self, context: Context) -> Signal:
+        return Signal(action=1, strength=0.5, edge=context.close)
+
+
+class Raises(Strategy):
+    def on_candle(self, context: Context) -> Signal:
+        raise ZeroDivisionError("by\x00zero")
+
+
+class Exits(Strategy):
+    def on_candle(self, context: Context) -> Signal:
+        raise SystemExit(3)
+
+
+class OutOfMemory(Strategy):
+    def on_candle(self, context: Context) -> Signal:
+        raise MemoryError
+
+
+class Hangs(Strategy):
+    def on_candle(self, context: Context) -> Signal:
+        while True:  # even a strategy that swallows everything is stopped
+            try:
+                signal.pause()
+            except Exception:
+                continue
+
+
+class Nonsense(Strategy):
+    def on_candle(self, context: Context) -> Signal:
+        return "buy"  # type: ignore[return-value]
+
+
+class Meddles(Strategy):
+    def on_candle(self, context: Context) -> Signal:
+        context.bars.close[:] = np.nan
+        return Signal(action=1)
+
+
+class UnprintableError(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no")
+
+
+class RaisesUnprintable(Strategy):
+    def on_candle(self, context: Context) -> Signal:
+        raise UnprintableError
+
+
+@pytest.fixture(autouse=True)
+def alarm() -> Iterator[None]:
+    before = signal.getsignal(signal.SIGALRM)
+    limits.install()
+    yield
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+
+
+class Slot:
+    """An executor whose strategies are the classes of this module."""
+
+    def __init__(self, *classes: type[Strategy], **limit: int) -> None:
+        self.landed: list[Landed] = []
+        self.published: list[Envelope] = []
+        self.classes = classes
+        self.limits = Limits(**limit)
+        windows = WindowCache(self.load_rows, length=32, most_series=4)
+        runtimes = RuntimeCache(self.load_revisions, Registry((__name__,)), 100)
+        self.executor = Executor(
+            windows=windows, runtimes=runtimes, land=self.land, publish=self.published.extend,
+            settings=WorkerSettings(), worker="test",
+        )  # fmt: skip
+
+    def load_rows(self, symbol, timeframe, *, until, count, after):
+        opened = [OPENED + timedelta(hours=hour) for hour in range(HISTORY)]
+        return [(to_ms(o), 1.0, 1.0, 1.0, 1.0 + n, 1.0) for n, o in enumerate(opened) if o <= until][-count:]
+
+    def load_revisions(self, keys):
+        return {
+            key: Revision(
+                key, f"s{key.strategy_id}", f"{__name__}:{self.classes[key.strategy_id].__name__}", {}, self.limits
+            )
+            for key in keys
+            if key.strategy_id < len(self.classes)
+        }
+
+    def land(self, dispatch_id, worker, outcomes, attempts):
+        self.landed.append(Landed(tuple(outcomes), tuple(attempts), None))
+
+    def run(self, attempt: int = 0, extra: tuple[int, ...] = ()) -> Landed:
+        candle = Candle(
+            symbol="A-B", timeframe=Timeframe.H1, open_time=OPENED + timedelta(hours=HISTORY - 1),
+            open=1.0, high=101.0, low=1.0, close=100.0, volume=1.0,
+        )  # fmt: skip
+        chunk = Chunk(
+            dispatch_id=1, candle=candle, priority=Priority.NORMAL, correlation_id="c", attempt=attempt,
+            jobs=tuple(JobKey(number, 1) for number in (*range(len(self.classes)), *extra)),
+            created_at=NOW, deadline=NOW + timedelta(seconds=60), catalogue_version=1,
+        )  # fmt: skip
+        self.executor.execute(chunk)
+        return self.landed[-1]
+
+
+BAD = (Raises, Exits, OutOfMemory, Nonsense, Meddles, RaisesUnprintable)
+
+
+def test_every_bad_neighbour_fails_alone_and_the_good_are_untouched():
+    alone = Slot(Good, Good).run()
+    mixed = Slot(Good, *BAD, Good, retries=0).run()
+    by_id = {outcome.strategy_id: outcome for outcome in mixed.outcomes}
+    assert [by_id[number].status for number in range(1, 1 + len(BAD))] == [OutcomeStatus.FAILED] * len(BAD)
+    assert (
+        by_id[0].signal
+        == by_id[len(BAD) + 1].signal
+        == alone.outcomes[0].signal
+        == Signal(action=1, strength=0.5, edge=100.0)
+    )
+    assert not mixed.attempts
+
+
+@pytest.mark.parametrize(
+    ("bad", "error_class", "text"),
+    [
+        (Raises, "ZeroDivisionError", "by�zero"),
+        (Exits, "SystemExit", "3"),
+        (OutOfMemory, "MemoryError", ""),
+        (Nonsense, "InvalidSignalError", "'s0' on A-B 1h candle opened"),
+        (Meddles, "ValueError", "read-only"),
+        (RaisesUnprintable, "UnprintableError", "cannot be shown"),
+    ],
+)
+def test_the_error_is_recorded(bad, error_class, text):
+    (outcome,) = Slot(bad, retries=0).run().outcomes
+    assert outcome.error_class == error_class
+    assert text in (outcome.error or "")
+    assert outcome.signal is None
+
+
+def test_a_job_past_its_soft_limit_is_stopped_and_its_neighbour_runs():
+    started = time.perf_counter()
+    landed = Slot(Hangs, Good, timeout_ms=50, retries=0).run()
+    assert time.perf_counter() - started < 5
+    assert [outcome.status for outcome in landed.outcomes] == [OutcomeStatus.TIMED_OUT, OutcomeStatus.SUCCEEDED]
+    assert "within 50 ms" in (landed.outcomes[0].error or "")
+    assert landed.outcomes[0].processing_ms >= 50
+
+
+def test_a_failed_job_is_sent_again_alone_until_its_retries_are_used():
+    slot = Slot(Good, Raises, retries=2)
+    first = slot.run()
+    assert [outcome.strategy_id for outcome in first.outcomes] == [0]
+    assert [(a.strategy_id, a.attempt, a.status) for a in first.attempts] == [(1, 0, OutcomeStatus.FAILED)]
+    (again,) = slot.published
+    assert again.chunk.jobs == (JobKey(1, 1),)
+    assert (again.chunk.attempt, again.label, again.chunk.task_id) == (1, "s1", "1.1")
+    assert again.countdown_s is not None and 0.25 <= again.countdown_s <= 0.5
+    last = slot.run(attempt=2)
+    assert [(o.strategy_id, o.attempt) for o in last.outcomes] == [(0, 2), (1, 2)]
+    assert len(slot.published) == 1
+
+
+def test_waits_grow_with_the_attempts_up_to_the_cap():
+    settings = WorkerSettings(retry_base_s=1.0, retry_cap_s=5.0)
+    assert [settings.retry_delay_s(attempt) for attempt in (1, 2, 3, 4)] == [1.0, 2.0, 4.0, 5.0]
+
+
+def test_retries_spread_out():
+    random.seed(1)
+    slot = Slot(Raises)
+    for _ in range(20):
+        slot.run()
+    delays = {envelope.countdown_s for envelope in slot.published}
+    assert len(delays) == 20
+
+
+def test_an_unknown_strategy_fails_once_and_its_neighbour_lands():
+    landed = Slot(Good).run(extra=(7,))
+    assert [outcome.status for outcome in landed.outcomes] == [OutcomeStatus.SUCCEEDED, OutcomeStatus.FAILED]
+    assert landed.outcomes[1].error_class == "UnknownStrategyError"
+    assert not landed.attempts
+
+
+def test_times_are_recorded():
+    (outcome,) = Slot(Good).run().outcomes
+    assert outcome.processing_ms > 0
+    assert outcome.queued_ms >= 0

@@ -1,0 +1,1 @@
+"""Candlefleet worker nodes: what executes chunks of jobs. Imports `app`, never the other way."""

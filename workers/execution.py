@@ -1,0 +1,238 @@
+"""One chunk, from message to rows: window, runtimes, jobs, landing, retries. Reads like the design.
+
+Every job is isolated: what one raises, however it ends, changes nothing for its neighbours.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+
+from app.broker import Envelope
+from app.domain.decisions import Decision
+from app.domain.jobs import Chunk, JobKey, Outcome, OutcomeStatus, Signal
+from app.errors import JobTimeoutError, PermanentError
+from app.settings import WorkerSettings
+from app.storage.ledger import Attempt
+from app.strategies.bars import Bars
+from app.strategies.evaluation import evaluate
+from app.strategies.indicators import IndicatorCache
+from workers.runtime.limits import soft_limit
+from workers.runtime.strategies import Runtime, RuntimeCache
+from workers.runtime.windows import WindowCache
+
+log = structlog.get_logger()
+
+#: Longest error text kept in a row, characters.
+ERROR_TEXT_LIMIT = 2000
+
+
+class Land(Protocol):
+    """Records a chunk in one transaction."""
+
+    def __call__(
+        self, dispatch_id: int, worker: str, outcomes: Sequence[Outcome], attempts: Sequence[Attempt]
+    ) -> Decision | None:
+        """Record it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """How one attempt at a job went."""
+
+    status: OutcomeStatus
+    queued_ms: float
+    processing_ms: float
+    signal: Signal | None = None
+    error: BaseException | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Landed:
+    """What became of a chunk."""
+
+    outcomes: tuple[Outcome, ...]
+    attempts: tuple[Attempt, ...]
+    decision: Decision | None
+
+    @property
+    def failed(self) -> int:
+        """How many jobs ended without success."""
+        return sum(not outcome.succeeded for outcome in self.outcomes)
+
+
+class Executor:
+    """Executes chunks in one slot."""
+
+    def __init__(
+        self,
+        *,
+        windows: WindowCache,
+        runtimes: RuntimeCache,
+        land: Land,
+        publish: Callable[[Sequence[Envelope]], None],
+        settings: WorkerSettings,
+        worker: str,
+    ) -> None:
+        self._windows = windows
+        self._runtimes = runtimes
+        self._land = land
+        self._publish = publish
+        self._settings = settings
+        self._worker = worker
+
+    def execute(self, chunk: Chunk) -> Landed:
+        """Run every job of a chunk, record what happened, and send what should be tried again.
+
+        Idempotent: a chunk that was recorded already is computed again and changes nothing.
+
+        Raises:
+            StorageUnavailableError: Postgres is away; nothing is lost, execute the chunk again.
+            BrokerUnavailableError: a retry could not be sent; execute the chunk again.
+        """
+        runtimes = self._runtimes.runtimes(chunk.jobs, chunk.catalogue_version)
+        bars = self._windows.window(chunk)
+        ran = run_jobs(chunk, runtimes, bars)
+        outcomes, attempts = sort_out(chunk, runtimes, ran)
+        decision = self._land(chunk.dispatch_id, self._worker, outcomes, attempts)
+        self._send_again(chunk, runtimes, attempts)
+        _log(chunk, outcomes, attempts, decision)
+        return Landed(tuple(outcomes), tuple(attempts), decision)
+
+    def _send_again(self, chunk: Chunk, runtimes: Sequence[Runtime], attempts: Sequence[Attempt]) -> None:
+        if not attempts:
+            return
+        failed = {attempt.strategy_id for attempt in attempts}
+        again = [(key, runtime) for key, runtime in zip(chunk.jobs, runtimes, strict=True) if key.strategy_id in failed]
+        names = [runtime.name for _, runtime in again]
+        longest_s = self._settings.retry_delay_s(chunk.attempt + 1)
+        opened = f"{chunk.candle.open_time:%Y-%m-%dT%H:%MZ}"
+        envelope = Envelope(
+            chunk=chunk.model_copy(update={"jobs": tuple(key for key, _ in again), "attempt": chunk.attempt + 1}),
+            label=names[0] if len(names) == 1 else None,
+            arguments=f"{chunk.candle.symbol} {chunk.candle.timeframe} {opened}: {', '.join(names)}",
+            hard_limit_s=sum(r.limits.timeout_ms for _, r in again) / 1000 + self._settings.hard_grace_s,
+            # half fixed, half random: retries of many chunks that failed together spread out
+            countdown_s=longest_s * random.uniform(0.5, 1.0),
+        )
+        self._publish([envelope])
+
+
+def run_jobs(chunk: Chunk, runtimes: Sequence[Runtime], bars: Bars) -> list[Ran]:
+    """Run the jobs one after another on the same window; indicators are computed once for all of them."""
+    cache = IndicatorCache(bars)
+    created_at = chunk.created_at.timestamp()
+    return [run_job(runtime, bars, cache, created_at) for runtime in runtimes]
+
+
+def run_job(runtime: Runtime, bars: Bars, cache: IndicatorCache, created_at: float) -> Ran:
+    """Run one job within its soft limit; whatever it raises becomes its result.
+
+    Args:
+        runtime: the strategy, or why there is none.
+        bars: its window.
+        cache: indicators of the window, shared with its neighbours.
+        created_at: when its dispatch was written, epoch seconds.
+    """
+    queued_ms = max(0.0, (time.time() - created_at) * 1000)
+    if runtime.strategy is None:
+        return Ran(OutcomeStatus.FAILED, queued_ms, 0.0, error=runtime.refusal)
+    started = time.perf_counter()
+    try:
+        with soft_limit(runtime.limits.timeout_ms):
+            signal = evaluate(runtime.strategy, bars, cache)
+    except JobTimeoutError:
+        took = (time.perf_counter() - started) * 1000
+        error = TimeoutError(
+            f"expected an answer within {runtime.limits.timeout_ms} ms, stopped it after {took:.0f} ms"
+        )
+        return Ran(OutcomeStatus.TIMED_OUT, queued_ms, took, error=error)
+    except (Exception, SystemExit) as error:  # user code may raise anything, MemoryError and sys.exit() included
+        return Ran(OutcomeStatus.FAILED, queued_ms, (time.perf_counter() - started) * 1000, error=error)
+    return Ran(OutcomeStatus.SUCCEEDED, queued_ms, (time.perf_counter() - started) * 1000, signal=signal)
+
+
+def sort_out(chunk: Chunk, runtimes: Sequence[Runtime], ran: Sequence[Ran]) -> tuple[list[Outcome], list[Attempt]]:
+    """Tell ends of jobs from attempts that will be followed by another."""
+    outcomes, attempts = [], []
+    for key, runtime, result in zip(chunk.jobs, runtimes, ran, strict=True):
+        if deserves_retry(result, chunk.attempt, runtime):
+            attempts.append(_attempt(chunk, key, result))
+        else:
+            outcomes.append(_outcome(chunk, key, result))
+    return outcomes, attempts
+
+
+def deserves_retry(ran: Ran, attempt: int, runtime: Runtime) -> bool:
+    """Tell whether a failed attempt is followed by another: not when trying again gives the same answer."""
+    if ran.status is OutcomeStatus.SUCCEEDED or isinstance(ran.error, PermanentError):
+        return False
+    return runtime.strategy is not None and attempt < runtime.limits.retries
+
+
+def _outcome(chunk: Chunk, key: JobKey, ran: Ran) -> Outcome:
+    return Outcome.model_construct(
+        dispatch_id=chunk.dispatch_id,
+        strategy_id=key.strategy_id,
+        strategy_revision=key.revision,
+        status=ran.status,
+        signal=ran.signal,
+        error_class=_class_name(ran.error),
+        error=_text(ran.error),
+        attempt=chunk.attempt,
+        queued_ms=ran.queued_ms,
+        processing_ms=ran.processing_ms,
+        worker="",
+    )
+
+
+def _attempt(chunk: Chunk, key: JobKey, ran: Ran) -> Attempt:
+    return Attempt(
+        strategy_id=key.strategy_id,
+        attempt=chunk.attempt,
+        status=ran.status,
+        error_class=_class_name(ran.error) or "",
+        error=_text(ran.error) or "",
+        processing_ms=ran.processing_ms,
+    )
+
+
+def _class_name(error: BaseException | None) -> str | None:
+    return None if error is None else type(error).__name__
+
+
+def _text(error: BaseException | None) -> str | None:
+    # Postgres text holds no NUL; a strategy's message may hold anything and raise while it is built
+    if error is None:
+        return None
+    try:
+        return str(error).replace("\x00", "�")[:ERROR_TEXT_LIMIT]
+    except Exception as broken:
+        return f"(its message cannot be shown: {type(broken).__name__})"
+
+
+def _log(chunk: Chunk, outcomes: Sequence[Outcome], attempts: Sequence[Attempt], decision: Decision | None) -> None:
+    failed = [o for o in outcomes if o.status is not OutcomeStatus.SUCCEEDED]
+    for outcome in failed:
+        log.warning(
+            "job failed",
+            dispatch=chunk.dispatch_id,
+            strategy=outcome.strategy_id,
+            status=outcome.status.value,
+            error=f"{outcome.error_class}: {outcome.error}",
+            correlation=chunk.correlation_id,
+        )
+    log.debug(
+        "chunk landed",
+        dispatch=chunk.dispatch_id,
+        jobs=len(chunk.jobs),
+        again=len(attempts),
+        decided=decision is not None,
+        correlation=chunk.correlation_id,
+    )

@@ -1,0 +1,59 @@
+"""The life of a slot: what a pool process owns is created after the fork and disposed at its exit."""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import dataclass
+
+from celery import Celery
+from sqlalchemy import Engine
+
+from app.broker import Publisher
+from app.settings import Settings
+from app.storage.engine import build_engine
+from app.storage.ledger import DecisionRules
+from app.strategies.registry import Registry
+from workers.execution import Executor
+from workers.runtime import limits
+from workers.runtime.store import SlotStore
+from workers.runtime.strategies import RuntimeCache
+from workers.runtime.windows import WindowCache
+
+#: Strategy instances a slot keeps; far above what one fleet runs, so that it only bounds a leak.
+MOST_STRATEGIES = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """What one pool process owns."""
+
+    executor: Executor
+    store: SlotStore
+    engine: Engine
+    publisher: Publisher
+
+    def close(self) -> None:
+        """Give everything back; at the exit of the process."""
+        self.store.close()
+        self.publisher.close()
+        self.engine.dispose()
+
+
+def open_slot(app: Celery, settings: Settings) -> Slot:
+    """Build what one pool process needs; connections open with their first use."""
+    name = f"{socket.gethostname()}:{os.getpid()}"
+    limits.install()
+    engine = build_engine(settings.database_dsn, name=f"candlefleet slot {name}", pool_size=1)
+    rules = DecisionRules(settings.decision.quorum, settings.decision.threshold)
+    store = SlotStore(engine, rules)
+    publisher = Publisher(app)
+    executor = Executor(
+        windows=WindowCache(store.load_rows, length=settings.worker.window, most_series=settings.worker.cached_series),
+        runtimes=RuntimeCache(store.load_revisions, Registry(settings.strategies.modules), MOST_STRATEGIES),
+        land=store.land,
+        publish=publisher.publish,
+        settings=settings.worker,
+        worker=name,
+    )
+    return Slot(executor, store, engine, publisher)

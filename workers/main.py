@@ -1,0 +1,93 @@
+"""What `celery -A workers.main worker` loads: the composition root of a worker node.
+
+The main process consumes and counts, and never touches what its slots own: each slot builds that for
+itself after the fork.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import Celery
+from celery.signals import (
+    setup_logging,
+    worker_process_init,
+    worker_process_shutdown,
+    worker_ready,
+    worker_shutdown,
+)
+
+from app.broker import create_celery
+from app.deployment import Deployment
+from app.settings import Settings, load_settings
+from app.telemetry import configure_logging
+from workers.heartbeat import Heartbeat, Tally
+from workers.lifecycle import Slot, open_slot
+from workers.tasks import register
+
+
+class Node:
+    """One worker node: its settings, its application, and in a slot what the slot owns."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.app = create_celery(settings)
+        self.tally = Tally()
+        self._slot: Slot | None = None
+        self._heartbeat: Heartbeat | None = None
+        register(self.app, self.slot, self.tally)
+
+    def slot(self) -> Slot:
+        """Return what this process owns; built with the first call, which the pool makes after the fork."""
+        if self._slot is None:
+            self._slot = open_slot(self.app, self.settings)
+        return self._slot
+
+    def open_slot(self, **_: Any) -> None:
+        """A pool process starts."""
+        configure_logging(self.settings.log)
+        self._slot = open_slot(self.app, self.settings)
+
+    def close_slot(self, **_: Any) -> None:
+        """A pool process ends."""
+        if self._slot is not None:
+            self._slot.close()
+
+    def start_heartbeat(self, sender: Any, **_: Any) -> None:
+        """The node consumes."""
+        self._heartbeat = Heartbeat(
+            self.settings.database_dsn,
+            node=sender.hostname,
+            queues=[queue.name for queue in sender.task_consumer.queues],
+            slots=lambda: sender.pool.num_processes,
+            tally=self.tally,
+            every_s=self.settings.worker.heartbeat_s,
+        )
+        self._heartbeat.start()
+
+    def stop_heartbeat(self, **_: Any) -> None:
+        """The node is shutting down."""
+        if self._heartbeat is not None:
+            self._heartbeat.stop()
+
+    def connect_signals(self) -> None:
+        """Hook into Celery."""
+        setup_logging.connect(self._keep_logging, weak=False)
+        worker_process_init.connect(self.open_slot, weak=False)
+        worker_process_shutdown.connect(self.close_slot, weak=False)
+        worker_ready.connect(self.start_heartbeat, weak=False)
+        worker_shutdown.connect(self.stop_heartbeat, weak=False)
+
+    def _keep_logging(self, **_: Any) -> None:
+        # having a receiver keeps Celery from configuring logging its own way
+        configure_logging(self.settings.log)
+
+
+def build_app() -> Celery:
+    """Build the application of this node from the environment; embedded servers are started if none are named."""
+    node = Node(Deployment(load_settings()).settings)
+    node.connect_signals()
+    return node.app
+
+
+app = build_app()

@@ -1,0 +1,90 @@
+"""The database connection of one slot: opened after the fork, opened again when Postgres comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any, TypeVar
+
+import psycopg
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import InvalidRequestError
+
+from app.domain.candles import Timeframe
+from app.domain.decisions import Decision
+from app.domain.jobs import JobKey, Outcome
+from app.errors import StorageUnavailableError
+from app.storage.candles import load_window
+from app.storage.engine import translated
+from app.storage.ledger import Attempt, DecisionRules, land
+from app.storage.strategies import Revision, load_revisions
+
+T = TypeVar("T")
+
+
+class SlotStore:
+    """What a slot reads and writes. One connection, in autocommit: each read is one round trip."""
+
+    def __init__(self, engine: Engine, rules: DecisionRules) -> None:
+        self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._rules = rules
+        self._connection: Connection | None = None
+
+    def load_rows(
+        self, symbol: str, timeframe: Timeframe, *, until: datetime, count: int, after: datetime | None
+    ) -> Sequence[tuple[Any, ...]]:
+        """Load candles, oldest first; see `app.storage.candles.load_window`."""
+        return self._with(lambda connection: load_window(connection, symbol, timeframe.value, until, count, after))
+
+    def load_revisions(self, keys: Sequence[JobKey]) -> dict[JobKey, Revision]:
+        """Load what revisions compute; see `app.storage.strategies.load_revisions`."""
+        return self._with(lambda connection: load_revisions(connection, keys))
+
+    def land(
+        self, dispatch_id: int, worker: str, outcomes: Sequence[Outcome], attempts: Sequence[Attempt]
+    ) -> Decision | None:
+        """Record a chunk; see `app.storage.ledger.land`. Idempotent."""
+        return self._with(
+            lambda connection: land(_driver(connection), dispatch_id, worker, outcomes, attempts, self._rules)
+        )
+
+    def close(self) -> None:
+        """Give the connection back. Idempotent."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _with(self, action: Callable[[Connection], T]) -> T:
+        with self._healing():
+            if self._connection is None:
+                self._connection = self._engine.connect()
+            return action(self._connection)
+
+    @contextmanager
+    def _healing(self) -> Iterator[None]:
+        try:
+            with translated():
+                yield
+        except psycopg.OperationalError as error:
+            self._forget()
+            raise StorageUnavailableError(f"Postgres went away: {error}") from error
+        except StorageUnavailableError:
+            self._forget()
+            raise
+
+    def _forget(self) -> None:
+        if self._connection is not None:
+            try:
+                self._connection.invalidate()
+                self._connection.close()
+            except InvalidRequestError:  # it noticed by itself
+                pass
+            self._connection = None
+
+
+def _driver(connection: Connection) -> psycopg.Connection[Any]:
+    driver = connection.connection.driver_connection
+    if not isinstance(driver, psycopg.Connection):
+        raise TypeError(f"expected psycopg 3, found {type(driver).__name__}")
+    return driver
