@@ -79,11 +79,11 @@ def create_celery(settings: Settings) -> Celery:
         ConfigurationError: no broker is known.
     """
     app = Celery("candlefleet", broker=settings.broker_dsn, set_as_current=False)
-    app.conf.update(**_messages(), **_execution(settings), **_transport(settings))
+    app.conf.update(**_messages(settings), **_execution(settings), **_transport(settings))
     return app
 
 
-def _messages() -> dict[str, Any]:
+def _messages(settings: Settings) -> dict[str, Any]:
     return {
         "task_serializer": "json",
         "accept_content": ["json"],
@@ -91,7 +91,7 @@ def _messages() -> dict[str, Any]:
         "task_queues": [Queue(name, routing_key=name) for name in QUEUES],
         "task_default_queue": Priority.NORMAL.value,
         "task_create_missing_queues": False,
-        "worker_send_task_events": True,
+        "worker_send_task_events": settings.metrics,
         "enable_utc": True,
     }
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from app.domain.strategies import Priority
@@ -26,7 +28,7 @@ DELIMITER = "__"
 class Group(BaseModel):
     """Base of the nested groups: frozen, unknown keys refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class DispatchSettings(Group):
@@ -117,8 +119,11 @@ class FlowerSettings(Group):
     """The Flower page."""
 
     host: str = "127.0.0.1"
+    """Address to listen on; only this machine by default."""
     port: Annotated[int, Field(ge=0, le=65_535)] = 5555
+    """Port to listen on; 0 takes a free one."""
     user: str = "operator"
+    """Who may look."""
     password: SecretStr | None = None
     """None: one is generated, printed once and kept under the data folder."""
     max_tasks: Annotated[int, Field(ge=1)] = 20_000
@@ -129,6 +134,7 @@ class LogSettings(Group):
     """What is logged and how."""
 
     level: Annotated[str, Field(pattern="^(debug|info|warning|error)$")] = "info"
+    """debug, info, warning or error."""
     json_lines: bool = False
     """True: one JSON object a line, for log collectors; False: readable lines."""
 
@@ -146,7 +152,12 @@ class Settings(BaseSettings):
     """Everything an operator can set. Environment: CANDLEFLEET_<FIELD> or CANDLEFLEET_<GROUP>__<FIELD>."""
 
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX, env_nested_delimiter=DELIMITER, env_ignore_empty=True, frozen=True, extra="forbid"
+        env_prefix=PREFIX,
+        env_nested_delimiter=DELIMITER,
+        env_ignore_empty=True,
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
     )
 
     database_url: SecretStr | None = None
@@ -156,7 +167,7 @@ class Settings(BaseSettings):
     home: Path = Path(".candlefleet")
     """Folder of the embedded servers' data and of generated passwords."""
     metrics: bool = True
-    """Whether metrics are collected."""
+    """Whether workers send an event when a task starts and ends: what Flower shows."""
     database_pool: Annotated[int, Field(ge=1, le=100)] = 5
     """Connections of one process that is not a slot; a slot has one."""
 
@@ -220,19 +231,36 @@ def load_settings() -> Settings:
         raise ConfigurationError(_explain(error)) from error
 
 
-def known_variables() -> Iterator[str]:
-    """Yield the name of every environment variable that means something."""
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """One environment variable: what it is called, what it means, what holds without it."""
+
+    name: str
+    default: str
+    meaning: str
+    path: tuple[str, ...]
+
+
+def known_variables() -> Iterator[Variable]:
+    """Yield every environment variable that means something."""
     for name, field in Settings.model_fields.items():
         group = field.annotation
         if isinstance(group, type) and issubclass(group, Group):
-            for inner in group.model_fields:
-                yield f"{PREFIX}{name}{DELIMITER}{inner}".upper()
+            for inner, inner_field in group.model_fields.items():
+                yield _variable(inner_field, name, inner)
         else:
-            yield f"{PREFIX}{name}".upper()
+            yield _variable(field, name)
+
+
+def _variable(field: FieldInfo, *path: str) -> Variable:
+    default = field.get_default(call_default_factory=True)
+    shown = "" if default is None else str(getattr(default, "value", default))
+    meaning = " ".join((field.description or "").split())
+    return Variable(PREFIX + DELIMITER.join(path).upper(), shown, meaning, path)
 
 
 def _refuse_unknown(environ: Mapping[str, str]) -> None:
-    known = set(known_variables())
+    known = {variable.name for variable in known_variables()}
     unknown = sorted(name for name in environ if name.upper().startswith(PREFIX) and name.upper() not in known)
     if unknown:
         hints = "; ".join(f"{name}: {_closest(name, known)}" for name in unknown)

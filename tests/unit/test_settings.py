@@ -1,4 +1,8 @@
+from pathlib import Path
+
 import pytest
+
+from app.cli.settings import settings_page
 
 from app.errors import ConfigurationError
 from app.settings import known_variables, load_settings
@@ -54,6 +58,15 @@ def test_another_database_is_refused(monkeypatch):
 
 
 def test_every_variable_is_listed_once():
-    names = list(known_variables())
+    names = [variable.name for variable in known_variables()]
     assert len(names) == len(set(names))
     assert "CANDLEFLEET_WORKER__WINDOW" in names
+
+
+def test_every_variable_says_what_it_means():
+    assert [variable.name for variable in known_variables() if not variable.meaning] == []
+
+
+def test_the_page_of_settings_is_in_step():
+    page = Path(__file__).parents[2] / "docs" / "settings.md"
+    assert page.read_text() == settings_page(), "run: .venv/bin/candlefleet settings --markdown > docs/settings.md"

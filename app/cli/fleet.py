@@ -1,0 +1,97 @@
+"""`candlefleet producer`, `worker` and `flower`: the services, one process each."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+import typer
+
+from app.broker import QUEUES, Publisher, create_celery
+from app.cli.output import Json, err, print_json
+from app.cli.session import settings_with_logging, stop_on_signals
+from app.deployment import Deployment
+from app.errors import ConfigurationError, FeedError, did_you_mean
+from app.feeds.base import FeedReport
+from app.flower import run_flower
+from app.processes import run_module
+from app.producer.build import build_feed, build_producer
+from app.producer.service import ProducerReport
+from app.storage.engine import build_engine
+from app.storage.migrate import require_current
+
+Speed = Annotated[
+    float | None, typer.Option(help="Factor of real time: 60 replays an hour in a minute.", show_default="no pacing")
+]
+
+
+def producer(
+    feed: Annotated[str, typer.Option(help="Where candles come from: replay:PATH (a file or a folder).")],
+    speed: Speed = None,
+    as_json: Json = False,
+) -> None:
+    """Turn the candles of a feed into jobs, until it ends."""
+    with Deployment(settings_with_logging()) as deployment, stop_on_signals() as stop:
+        settings = deployment.settings
+        engine = build_engine(settings.database_dsn, name="candlefleet producer")
+        require_current(engine)
+        source = build_feed(feed, speed=speed, stop=stop)
+        publisher = Publisher(create_celery(settings))
+        service = build_producer(settings, engine, publisher, source, paced=speed is not None)
+        report = service.run(stop)
+        publisher.close()
+        engine.dispose()
+    _print_report(report, source.report, as_json=as_json)
+
+
+def worker(
+    queues: Annotated[str, typer.Option(help="Queues to consume, separated by commas.")] = ",".join(QUEUES),
+    concurrency: Annotated[
+        int | None, typer.Option(min=1, help="Slots of this node.", show_default="one per core")
+    ] = None,
+    name: Annotated[str, typer.Option(help="Name of this node; %h is the host.")] = "worker@%h",
+) -> None:
+    """Execute jobs: one worker node."""
+    settings = settings_with_logging()
+    if not settings.worker.enabled:
+        raise ConfigurationError("this node is taken out of the fleet: CANDLEFLEET_WORKER__ENABLED is off")
+    for queue in queues.split(","):
+        if queue not in QUEUES:
+            raise ConfigurationError(f"--queues: no queue {queue!r}: {did_you_mean(queue, QUEUES)}")
+    slots = concurrency or settings.worker.slots or os.cpu_count() or 1
+    run_module("celery", ["-A", "workers.main", "worker", "-Q", queues, "-c", str(slots), "-n", name])
+
+
+def flower(
+    port: Annotated[int | None, typer.Option(min=0, max=65_535, help="Port to listen on.")] = None,
+) -> None:
+    """Show the fleet in a browser; a password is asked for."""
+    with Deployment(settings_with_logging()) as deployment:
+        run_flower(deployment.settings, port, err.print)
+
+
+def _print_report(report: ProducerReport, fed: FeedReport, *, as_json: bool) -> None:
+    if as_json:
+        print_json(
+            {
+                "candles": report.candles,
+                "repeated": report.repeated,
+                "dispatches": report.dispatches,
+                "chunks": report.chunks,
+                "jobs": report.jobs,
+                "rejected": dict(fed.rejected),
+                "gaps": fed.gaps,
+                "unreadable": fed.unreadable,
+            }
+        )
+    else:
+        err.print(
+            f"{report.candles:,} candles, {report.dispatches:,} dispatches, {report.jobs:,} jobs in "
+            f"{report.chunks:,} chunks; {report.repeated:,} candles were known already; {fed.gaps:,} gaps"
+        )
+        for reason, count in sorted(fed.rejected.items()):
+            err.print(f"rejected {count:,} rows: {reason}")
+        for message in fed.unreadable:
+            err.print(f"unreadable: {message}", style="yellow", markup=False)
+    if fed.unreadable:
+        raise FeedError(f"{len(fed.unreadable)} files could not be read; the rest was replayed")

@@ -1,0 +1,74 @@
+"""The `candlefleet` command: its sub-commands, and how errors become exit codes.
+
+Exit codes: 0 done, 1 the work failed, 2 wrong usage or configuration.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from app.cli import database, demo, fleet, ledger, settings, strategies
+from app.cli.output import err
+from app.errors import CandlefleetError, ConfigurationError, UnknownStrategyError
+
+cli = typer.Typer(
+    name="candlefleet",
+    help="Run many trading strategies over market candles on a fleet of workers.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@cli.callback()
+def main(
+    home: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the embedded servers (CANDLEFLEET_HOME).", show_default=".candlefleet"),
+    ] = None,
+) -> None:
+    """Run many trading strategies over market candles on a fleet of workers."""
+    if home is not None:
+        os.environ["CANDLEFLEET_HOME"] = str(home)
+
+
+cli.command("demo")(demo.demo)
+cli.command("up")(demo.up)
+cli.command("producer")(fleet.producer)
+cli.command("worker")(fleet.worker)
+cli.command("flower")(fleet.flower)
+cli.command("settings")(settings.settings)
+cli.command("status")(ledger.status)
+cli.command("outcomes")(ledger.outcomes)
+cli.command("decisions")(ledger.decisions)
+cli.command("dispatches")(ledger.dispatches)
+cli.add_typer(strategies.cli, name="strategies")
+cli.add_typer(database.cli, name="db")
+
+
+def run() -> None:
+    """Run the command line; expected errors are one line and an exit code."""
+    try:
+        cli()
+    except (ConfigurationError, UnknownStrategyError) as error:
+        _say(error)
+        sys.exit(2)
+    except CandlefleetError as error:
+        _say(error)
+        sys.exit(1)
+    except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+def _say(error: Exception) -> None:
+    err.print(f"candlefleet: {error}", style="red", markup=False, highlight=False)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,88 @@
+"""`candlefleet strategies`: the catalogue."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from app.cli.output import Json, build_table, err, out, print_json, print_rows
+from app.cli.session import operating
+from app.domain.strategies import RegisteredStrategy, StrategyStatus
+from app.storage import strategies as catalogue
+
+cli = typer.Typer(help="Add, list and switch strategies.", no_args_is_help=True)
+
+Name = Annotated[str, typer.Argument(help="The strategy's name.")]
+
+
+@cli.command("list")
+def list_strategies(
+    status: Annotated[StrategyStatus | None, typer.Option(help="Only this status.")] = None, as_json: Json = False
+) -> None:
+    """List strategies."""
+    with operating() as operations, operations.reading() as connection:
+        rows = [_row(strategy) for strategy in catalogue.load_strategies(connection, status)]
+    columns = ("id", "name", "implementation", "revision", "status", "priority", "category", "weight", "symbols")
+    empty = "No strategies: add some with 'candlefleet strategies add FILE'."
+    print_rows(rows, (*columns, "timeframes"), as_json=as_json, empty=empty)
+
+
+@cli.command()
+def add(file: Annotated[Path, typer.Argument(help="A TOML or YAML definition file.")], as_json: Json = False) -> None:
+    """Load a definition file: all of it, or nothing and every reason why."""
+    with operating() as operations:
+        changes = operations.add_definitions(file)
+    rows = [{**_row(change.strategy), "was": change.was} for change in changes]
+    print_rows(rows, ("was", "name", "implementation", "revision", "priority"), as_json=as_json, empty="Nothing in it.")
+
+
+@cli.command()
+def show(name: Name, as_json: Json = False) -> None:
+    """Show one strategy, and where each of its values came from."""
+    with operating() as operations, operations.reading() as connection:
+        strategy = catalogue.load_strategy(connection, name)
+        provenance = catalogue.load_provenance(connection, name)
+    if as_json:
+        print_json({**_row(strategy), "provenance": provenance})
+        return
+    out.print(build_table([_row(strategy)], ("id", "name", "revision", "status")))
+    values = _flat(strategy.definition.model_dump(mode="json"))
+    rows = [{"value": key, "is": str(value), "from": provenance.get(key, "-")} for key, value in values.items()]
+    out.print(build_table(rows, ("value", "is", "from")))
+
+
+@cli.command()
+def pause(name: Name) -> None:
+    """Stop giving a strategy jobs, from the next candle on."""
+    _switch(name, StrategyStatus.PAUSED)
+
+
+@cli.command()
+def resume(name: Name) -> None:
+    """Give a strategy jobs again, from the next candle on."""
+    _switch(name, StrategyStatus.ACTIVE)
+
+
+def _switch(name: str, status: StrategyStatus) -> None:
+    with operating() as operations:
+        strategy = operations.set_status(name, status)
+    err.print(f"{strategy.definition.name} is {strategy.definition.status}.")
+
+
+def _row(strategy: RegisteredStrategy) -> dict[str, Any]:
+    dumped = strategy.definition.model_dump(mode="json")
+    subscription = dumped.pop("subscription")
+    return {"id": strategy.id, "revision": strategy.revision, **dumped, **subscription}
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            # symbols and timeframes stand at the top of a definition file
+            flat.update(_flat(value, "" if key == "subscription" else f"{prefix}{key}."))
+        else:
+            flat[prefix + key] = value
+    return flat

@@ -1,0 +1,147 @@
+"""What an operator can do and ask. The command line and the API are thin over it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine
+
+from app.broker import QUEUES, Publisher, create_celery
+from app.definitions import LoadedDefinition, Provenance, load_definitions
+from app.domain.strategies import RegisteredStrategy, StrategyStatus
+from app.errors import BrokerUnavailableError
+from app.settings import Settings
+from app.storage import listings
+from app.storage import strategies as catalogue
+from app.storage.engine import build_engine, translated
+from app.storage.migrate import require_current
+from app.storage.nodes import load_nodes
+from app.strategies.registry import Registry
+
+#: Heartbeats a node may miss before it counts as gone.
+MISSED_BEATS = 3
+
+#: The definitions that ship with Candlefleet.
+BUILTIN_DEFINITIONS = Path(__file__).resolve().parents[1] / "config" / "strategies.toml"
+
+
+class Operations:
+    """One operator's view of a deployment; give it back with `close`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.engine: Engine = build_engine(
+            settings.database_dsn, name="candlefleet operations", pool_size=settings.database_pool
+        )
+        self._publisher = Publisher(create_celery(settings))
+
+    def close(self) -> None:
+        """Give connections back. Idempotent."""
+        self._publisher.close()
+        self.engine.dispose()
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """Open a connection for reading.
+
+        Raises:
+            StorageUnavailableError: Postgres is away.
+            ConfigurationError: its schema is not the newest.
+        """
+        require_current(self.engine)
+        with translated(), self.engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def changing(self) -> Iterator[Connection]:
+        """Open a transaction.
+
+        Raises:
+            StorageUnavailableError: Postgres is away.
+            ConfigurationError: its schema is not the newest.
+        """
+        require_current(self.engine)
+        with translated(), self.engine.begin() as connection:
+            yield connection
+
+    def read_definitions(self, path: Path) -> tuple[LoadedDefinition, ...]:
+        """Read and validate a definition file; nothing is stored.
+
+        Raises:
+            ConfigurationError: everything that is wrong with it.
+        """
+        registry = Registry(self.settings.strategies.modules)
+        loaded = load_definitions(path, registry, window=self.settings.worker.window)
+        return tuple(self._with_defaults(item) for item in loaded)
+
+    def add_definitions(self, path: Path) -> list[catalogue.Change]:
+        """Load a definition file into the catalogue, all of it or nothing. Idempotent.
+
+        Raises:
+            ConfigurationError: everything that is wrong with it.
+        """
+        loaded = self.read_definitions(path)
+        with self.changing() as connection:
+            return [catalogue.save_definition(connection, item.definition, item.provenance) for item in loaded]
+
+    def set_status(self, name: str, status: StrategyStatus) -> RegisteredStrategy:
+        """Pause, resume or unload a strategy; takes effect with the next candle. Idempotent.
+
+        Raises:
+            UnknownStrategyError: no strategy is called so.
+        """
+        with self.changing() as connection:
+            return catalogue.set_status(connection, name, status)
+
+    def status(self) -> dict[str, Any]:
+        """Return the figures of the whole: queues, nodes, jobs, latency. Plain JSON values and datetimes."""
+        with self.reading() as connection:
+            silence = timedelta(seconds=self.settings.worker.heartbeat_s * MISSED_BEATS)
+            nodes = load_nodes(connection, silence)
+            open_dispatches, missing = listings.count_open(connection)
+            outcomes = listings.count_outcomes(connection)
+            figures: dict[str, Any] = {
+                **listings.count_all(connection),
+                "open_dispatches": open_dispatches,
+                "jobs": _count_jobs(outcomes, missing),
+                "outcomes": outcomes,
+                "processing_ms": listings.load_processing(connection),
+                "latency_ms": listings.load_latency(connection),
+                "nodes": nodes,
+            }
+        alive = [node for node in nodes if node["is_alive"]]
+        return {
+            **figures,
+            "queues": self._depths(),
+            "active_workers": len(alive),
+            "slots": sum(node["slots"] for node in alive),
+        }
+
+    def _with_defaults(self, loaded: LoadedDefinition) -> LoadedDefinition:
+        """Return the definition with this deployment's defaults for what its file leaves open."""
+        definition, stated = loaded.definition, loaded.provenance
+        changes: dict[str, Any] = {}
+        if stated["priority"] is Provenance.DEFAULT:
+            changes["priority"] = self.settings.dispatch.default_priority
+        if stated["limits.timeout_ms"] is Provenance.DEFAULT:
+            timeout_ms = self.settings.worker.timeout_ms
+            changes["limits"] = definition.limits.model_copy(update={"timeout_ms": timeout_ms})
+        return replace(loaded, definition=definition.model_copy(update=changes))
+
+    def _depths(self) -> dict[str, int | None]:
+        """Return the chunks waiting by queue; None each when the broker is away, which is itself an answer."""
+        try:
+            return dict(self._publisher.depths())
+        except BrokerUnavailableError:
+            return dict.fromkeys(QUEUES)
+
+
+def _count_jobs(outcomes: dict[str, int], missing: int) -> dict[str, int]:
+    ended = sum(outcomes.values())
+    succeeded = outcomes.get("succeeded", 0)
+    return {"total": ended + missing, "succeeded": succeeded, "failed": ended - succeeded, "waiting": missing}
