@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Self
 
@@ -9,6 +13,18 @@ from pydantic import SecretStr
 
 from app import embedded
 from app.settings import Settings
+
+
+@contextmanager
+def throwaway(settings: Settings) -> Iterator[Deployment]:
+    """Hand out a deployment on embedded servers of its own in a temporary folder; nothing of it remains."""
+    with TemporaryDirectory(prefix="candlefleet-") as folder:
+        own = settings.model_copy(update={"home": Path(folder), "database_url": None, "broker_url": None})
+        deployment = Deployment(own)
+        try:
+            yield deployment
+        finally:
+            deployment.close(wait=True)
 
 
 class Deployment:
@@ -41,10 +57,16 @@ class Deployment:
         """Say which servers these are, without secrets."""
         return self._servers.describe() if self._servers else "servers named by the environment"
 
-    def close(self) -> None:
-        """Leave the embedded servers; they stop when nobody uses them. Idempotent."""
+    def close(self, *, wait: bool = False) -> None:
+        """Leave the embedded servers; they stop when nobody uses them. Idempotent.
+
+        Args:
+            wait: return only when they have stopped.
+        """
         if self._servers is not None:
             self._servers.close()
+            if wait:
+                self._servers.await_end()
             self._servers = None
 
     def __enter__(self) -> Self:

@@ -9,18 +9,16 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
-from pathlib import Path
 from threading import Event
 
 import psutil
 
 from app.broker import Publisher, create_celery
-from app.deployment import Deployment
+from app.deployment import throwaway
 from app.domain.candles import Timeframe
 from app.domain.strategies import StrategyDefinition
 from app.feeds.generated import GeneratedFeed
@@ -42,11 +40,9 @@ LOOK_EVERY_S = 0.02
 
 def measure(rounds: int) -> dict[str, object]:
     with ExitStack() as stack:
-        home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="candlefleet-bench-", ignore_cleanup_errors=True)))
-        settings = load_settings().model_copy(update={"home": home, "database_url": None, "broker_url": None})
-        deployment = stack.enter_context(Deployment(settings))
+        deployment = stack.enter_context(throwaway(load_settings()))
         _prepare(deployment.settings)
-        children = stack.enter_context(Children(home / "logs", deployment.environment))
+        children = stack.enter_context(Children(deployment.settings.home / "logs", deployment.environment))
         children.start("worker", "app.cli.main", "worker", "--concurrency", "2")
         _await_worker(deployment.settings)
         rates: dict[str, list[float]] = {"chunked": [], "single": []}

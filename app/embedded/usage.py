@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Self
 
 import app
-from app.embedded.files import Answer, Lock, open_log, poll, tail
+from app.embedded.files import Answer, Lock, is_locked, open_log, poll, tail
 from app.embedded.keeper import SERVERS, Published
 from app.embedded.servers import READY_TIMEOUT_S, StartError
 from app.errors import ConfigurationError
@@ -131,6 +131,10 @@ class KeptServer:
         _release(self._use)
         self._use = None
 
+    def await_end(self) -> None:
+        """Wait, after `close`, until the keeper is gone."""
+        self._wait(lambda: not is_locked(self.home / "keeper.lock"), "end")
+
     def _joined(self) -> bool:
         self._spawn_if_dead()
         return Published.load(self.home) is not None and self.answers()
@@ -226,6 +230,15 @@ class Servers:
         """Stop using the servers; the last user's going stops them. Safe to repeat."""
         for each in self._servers.values():
             each.close()
+
+    def await_end(self) -> None:
+        """Wait, after `close`, until the servers have stopped and their data may be removed.
+
+        Raises:
+            StartError: somebody else still uses them.
+        """
+        for each in self._servers.values():
+            each.await_end()
 
     def __enter__(self) -> Self:
         return self
