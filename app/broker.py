@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from celery import Celery
@@ -72,6 +71,24 @@ class WeightedCycle:
         self._turns = {queue: self._weights.get(queue, 1) for queue in self._items}
 
 
+@dataclass(frozen=True, slots=True)
+class QueueOrder:
+    """Makes the `WeightedCycle` of a channel; kombu calls it with nothing or with queues.
+
+    A class and not a `functools.partial`: a node that is asked for its statistics sends its transport options as JSON.
+    """
+
+    weights: dict[str, int]
+
+    def __call__(self, items: Iterable[str] | None = None) -> WeightedCycle:
+        """Make an order."""
+        return WeightedCycle(self.weights, items)
+
+    def __json__(self) -> dict[str, int]:
+        """Say what it is to kombu's JSON encoder."""
+        return self.weights
+
+
 def create_celery(settings: Settings) -> Celery:
     """Build the Celery application; nothing connects yet.
 
@@ -120,7 +137,7 @@ def _transport(settings: Settings) -> dict[str, Any]:
         "broker_transport_options": {
             # one Redis list per queue: a strategy's priority is its queue, not a sub-list of it
             "priority_steps": [0],
-            "queue_order_strategy": partial(WeightedCycle, weights),
+            "queue_order_strategy": QueueOrder(weights),
             "visibility_timeout": broker.visibility_timeout_s,
             "unacked_restore_interval": broker.restore_interval_s,
             "unacked_restore_throttle": 1,

@@ -35,7 +35,8 @@ class Children:
     def start(self, name: str, module: str, *arguments: str) -> None:
         """Start ``python -m module arguments`` with its output in ``logs/name.log``."""
         self._logs.mkdir(parents=True, exist_ok=True)
-        with self.log(name).open("wb") as output:
+        # a child that is started again must not wipe out why it died
+        with self.log(name).open("ab" if name in self._running else "wb") as output:
             self._running[name] = subprocess.Popen(  # noqa: S603 - our own modules, no shell
                 [sys.executable, "-m", module, *arguments],
                 stdin=subprocess.DEVNULL,
@@ -58,6 +59,10 @@ class Children:
     def tail(self, name: str, lines: int = 12) -> str:
         """Return the last lines of a child's log."""
         return "\n".join(self.log(name).read_text(errors="replace").splitlines()[-lines:])
+
+    def exit_code(self, name: str) -> int | None:
+        """Return the exit code of a child, None while it runs."""
+        return self._running[name].poll()
 
     def forget(self, name: str) -> None:
         """Stop watching a child that ended."""

@@ -58,4 +58,10 @@ def configure_logging(settings: LogSettings) -> None:
 def _renderers(settings: LogSettings) -> list[Processor]:
     if settings.json_lines:
         return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
-    return [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+    return [
+        structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(),
+            # the default prints every frame's variables: pages of them, whatever they hold
+            exception_formatter=structlog.dev.plain_traceback,
+        )
+    ]

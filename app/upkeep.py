@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from threading import Event
 
 from app.deployment import Deployment
+from app.errors import ConfigurationError
 from app.flower import keep_password
 from app.operations import BUILTIN_DEFINITIONS, Operations
 from app.processes import Children
@@ -20,6 +21,8 @@ from app.storage.strategies import load_strategies
 LOOK_EVERY_S = 0.5
 #: Seconds before a child that died is started again: a child that cannot start must not spin.
 RESTART_AFTER_S = 3.0
+#: Exit code of a command that is configured wrongly: starting it again would not help.
+WRONG_CONFIGURATION = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +100,8 @@ def _watch(children: Children, commands: dict[str, tuple[str, ...]], stop: Event
             if name == "producer":  # a feed ends
                 say(f"The feed has ended:\n{children.tail(name)}")
                 children.forget(name)
+            elif children.exit_code(name) == WRONG_CONFIGURATION:
+                raise ConfigurationError(f"{name} cannot run:\n{children.tail(name)}")
             elif name not in died_at:
                 died_at[name] = time.monotonic()
                 say(f"{name} died and is started again; the end of its log:\n{children.tail(name)}")

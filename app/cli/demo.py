@@ -12,7 +12,7 @@ from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from app import demonstration, upkeep
-from app.cli.output import Json, build_table, err, out, print_json
+from app.cli.output import Json, build_table, err, out, print_json, say
 from app.cli.session import settings_with_logging, stop_on_signals
 from app.demonstration import Plan, Summary
 
@@ -31,7 +31,7 @@ def demo(
     """Run the whole flow on this machine, with servers of its own, and show what came of it."""
     settings = settings_with_logging()
     with stop_on_signals() as stop, _progress(as_json=as_json) as on_progress:
-        summary = demonstration.demonstrate(settings, Plan(data, workers, slots), stop, _say, on_progress)
+        summary = demonstration.demonstrate(settings, Plan(data, workers, slots), stop, say, on_progress)
     if as_json:
         print_json(summary.document())
     else:
@@ -46,11 +46,7 @@ def up(
     """Keep a whole deployment running on this machine, Flower included, until Ctrl-C."""
     settings = settings_with_logging()
     with stop_on_signals() as stop:
-        upkeep.keep_up(settings, upkeep.Plan(feed, speed, slots), stop, _say)
-
-
-def _say(line: str) -> None:
-    err.print(line, markup=False, highlight=False)
+        upkeep.keep_up(settings, upkeep.Plan(feed, speed, slots), stop, say)
 
 
 @contextmanager
@@ -83,7 +79,7 @@ def _lines() -> Callable[[demonstration.Progress], None]:
         nonlocal said
         if progress.share >= said + LINE_EVERY:
             said = progress.share - progress.share % LINE_EVERY
-            _say(f"{progress.share:4.0%}  {progress.candles:,} candles, {progress.landed:,} outcomes")
+            say(f"{progress.share:4.0%}  {progress.candles:,} candles, {progress.landed:,} outcomes")
 
     return update
 

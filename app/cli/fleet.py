@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from app.broker import QUEUES, Publisher, create_celery
-from app.cli.output import Json, err, print_json
+from app.cli.output import Json, print_json, say
 from app.cli.session import settings_with_logging, stop_on_signals
 from app.deployment import Deployment
 from app.errors import ConfigurationError, FeedError, did_you_mean
@@ -59,7 +59,7 @@ def worker(
         if queue not in QUEUES:
             raise ConfigurationError(f"--queues: no queue {queue!r}: {did_you_mean(queue, QUEUES)}")
     slots = concurrency or settings.worker.slots or os.cpu_count() or 1
-    run_module("celery", ["-A", "workers.main", "worker", "-Q", queues, "-c", str(slots), "-n", name])
+    run_module("celery", ["-A", "workers.main", "--quiet", "worker", "-Q", queues, "-c", str(slots), "-n", name])
 
 
 def flower(
@@ -67,7 +67,7 @@ def flower(
 ) -> None:
     """Show the fleet in a browser; a password is asked for."""
     with Deployment(settings_with_logging()) as deployment:
-        run_flower(deployment.settings, port, err.print)
+        run_flower(deployment.settings, port, say)
 
 
 def _print_report(report: ProducerReport, fed: FeedReport, *, as_json: bool) -> None:
@@ -85,13 +85,13 @@ def _print_report(report: ProducerReport, fed: FeedReport, *, as_json: bool) -> 
             }
         )
     else:
-        err.print(
+        say(
             f"{report.candles:,} candles, {report.dispatches:,} dispatches, {report.jobs:,} jobs in "
             f"{report.chunks:,} chunks; {report.repeated:,} candles were known already; {fed.gaps:,} gaps"
         )
         for reason, count in sorted(fed.rejected.items()):
-            err.print(f"rejected {count:,} rows: {reason}")
+            say(f"rejected {count:,} rows: {reason}")
         for message in fed.unreadable:
-            err.print(f"unreadable: {message}", style="yellow", markup=False)
+            say(f"unreadable: {message}", style="yellow")
     if fed.unreadable:
         raise FeedError(f"{len(fed.unreadable)} files could not be read; the rest was replayed")

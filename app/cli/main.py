@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from app.cli import database, demo, fleet, ledger, settings, strategies
-from app.cli.output import err
+from app.cli.output import say
 from app.errors import CandlefleetError, ConfigurationError, UnknownStrategyError
 
 cli = typer.Typer(
@@ -56,18 +56,18 @@ def run() -> None:
     try:
         cli()
     except (ConfigurationError, UnknownStrategyError) as error:
-        _say(error)
+        _complain(error)
         sys.exit(2)
     except CandlefleetError as error:
-        _say(error)
+        _complain(error)
         sys.exit(1)
     except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
 
 
-def _say(error: Exception) -> None:
-    err.print(f"candlefleet: {error}", style="red", markup=False, highlight=False)
+def _complain(error: Exception) -> None:
+    say(f"candlefleet: {error}", style="red")
 
 
 if __name__ == "__main__":

@@ -27,6 +27,11 @@ _ACTIONS = {1: Text("long", "green"), -1: Text("short", "red"), 0: Text("flat", 
 _GOOD = ("succeeded", "complete", "active")
 
 
+def say(line: str, style: str | None = None) -> None:
+    """Tell the operator a line on stderr: as it is, and not wrapped, so that a path or password can be copied."""
+    err.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
 def print_json(document: object) -> None:
     """Print one JSON document."""
     json.dump(document, sys.stdout, default=_plain, indent=2, allow_nan=False)
