@@ -16,7 +16,7 @@ from kombu import Connection, Producer, Queue
 from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
-from app.domain.jobs import Chunk
+from app.domain.jobs import Bundle, Chunk
 from app.domain.strategies import Priority
 from app.errors import BrokerUnavailableError
 from app.settings import Settings
@@ -162,10 +162,60 @@ class Envelope:
     """Seconds to wait before the chunk may run; for retries."""
 
 
-class Publisher:
-    """Sends chunks to their queues, many in one pipeline. One per process; not thread-safe."""
+def envelope(
+    chunk: Chunk, *, names: str, label: str | None, hard_limit_s: float, countdown_s: float | None = None
+) -> Envelope:
+    """Build an envelope.
 
-    def __init__(self, app: Celery) -> None:
+    Args:
+        chunk: what travels.
+        names: of its strategies, for people.
+        label: the task's name in Flower; None leaves the task's own.
+        hard_limit_s: seconds after which the slot is killed.
+        countdown_s: seconds to wait before it may run.
+    """
+    candle = chunk.candle
+    arguments = f"{candle.symbol} {candle.timeframe} {candle.open_time:%Y-%m-%dT%H:%MZ}: {names}"
+    return Envelope(chunk, label, arguments, hard_limit_s, countdown_s)
+
+
+def pack(envelopes: Iterable[Envelope], most: int) -> Iterator[list[Envelope]]:
+    """Group chunks into messages: neighbours of one priority and one attempt, `most` jobs at most.
+
+    Keeps their order. A retry travels apart from other candles' retries: it has its own time to wait.
+    """
+    group: list[Envelope] = []
+    jobs = 0
+    for envelope in envelopes:
+        size = len(envelope.chunk.jobs)
+        if group and (jobs + size > most or not _may_share(group[-1], envelope)):
+            yield group
+            group, jobs = [], 0
+        group.append(envelope)
+        jobs += size
+    if group:
+        yield group
+
+
+def _may_share(before: Envelope, after: Envelope) -> bool:
+    if before.countdown_s is not None or after.countdown_s is not None:
+        return False
+    # chunks of one dispatch were parted on purpose
+    return before.chunk.dispatch_id != after.chunk.dispatch_id and (
+        (before.chunk.priority, before.chunk.attempt) == (after.chunk.priority, after.chunk.attempt)
+    )
+
+
+class Publisher:
+    """Sends chunks to their queues, many in one pipeline. One per process; not thread-safe.
+
+    Args:
+        app: the application.
+        jobs_in_message: most jobs that share a message.
+    """
+
+    def __init__(self, app: Celery, jobs_in_message: int) -> None:
+        self.jobs_in_message = jobs_in_message
         self._app = app
         self._origin = anon_nodename()
         self._connection: Connection | None = None
@@ -174,14 +224,16 @@ class Publisher:
     def publish(self, envelopes: Sequence[Envelope]) -> None:
         """Send all chunks, in order. After an error send all of them again: a repeated chunk changes nothing.
 
+        Chunks that follow each other with the same priority share messages, `jobs_in_message` at most.
+
         Raises:
             BrokerUnavailableError: Redis is away, or the connection broke with delivery unknown.
         """
         with self._translated():
             producer = self._open()
             with producer.batch(PIPELINE_SIZE):
-                for envelope in envelopes:
-                    self._send(producer, envelope)
+                for group in pack(envelopes, self.jobs_in_message):
+                    self._send(producer, group)
 
     def depths(self) -> dict[str, int]:
         """Return how many messages wait in each queue, not counting those that workers hold.
@@ -222,26 +274,26 @@ class Publisher:
             self._producer = Producer(self._connection.default_channel, auto_declare=False)
         return self._producer
 
-    def _send(self, producer: Producer, envelope: Envelope) -> None:
-        chunk = envelope.chunk
+    def _send(self, producer: Producer, group: Sequence[Envelope]) -> None:
+        first, bundle = group[0], Bundle.model_construct(chunks=tuple(envelope.chunk for envelope in group))
         headers, properties, body, _ = self._app.amqp.as_task_v2(
-            chunk.task_id,
+            bundle.task_id,
             EXECUTE_TASK,
-            args=[chunk.to_wire()],
-            countdown=envelope.countdown_s,
-            time_limit=envelope.hard_limit_s,
-            retries=chunk.attempt,
-            shadow=envelope.label,
-            argsrepr=envelope.arguments,
+            args=[bundle.to_wire()],
+            countdown=first.countdown_s,
+            time_limit=max(envelope.hard_limit_s for envelope in group),
+            retries=first.chunk.attempt,
+            shadow=first.label if len(group) == 1 else None,
+            argsrepr=first.arguments if len(group) == 1 else f"{first.arguments}; and {len(group) - 1} more candles",
             kwargsrepr="",
             origin=self._origin,
             ignore_result=True,
         )
-        headers["correlation_id"] = chunk.correlation_id
+        headers["correlation_id"] = first.chunk.correlation_id
         producer.publish(
             body,
             exchange="",
-            routing_key=chunk.priority.value,
+            routing_key=bundle.priority.value,
             serializer="json",
             headers=headers,
             **properties,

@@ -38,7 +38,7 @@ class Operations:
         self.engine: Engine = build_engine(
             settings.database_dsn, name="candlefleet operations", pool_size=settings.database_pool
         )
-        self._publisher = Publisher(create_celery(settings))
+        self._publisher = Publisher(create_celery(settings), settings.dispatch.jobs_in_chunk)
 
     def close(self) -> None:
         """Give connections back. Idempotent."""

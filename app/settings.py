@@ -37,9 +37,9 @@ class DispatchSettings(Group):
     chunking: bool = True
     """off sends every job as a message of its own: plain Celery, slower."""
     chunk_size: Annotated[int, Field(ge=1, le=256)] = 32
-    """Most jobs in one message. 32 keeps a message of light jobs under a millisecond of work."""
+    """Most jobs in one message. 32 keeps a message of light jobs at about a millisecond of work."""
     queue_limit: Annotated[int, Field(ge=1)] = 100
-    """Most chunks waiting in one queue before the producer holds back its feed."""
+    """Most messages waiting in one queue before the producer holds back its feed."""
     batch_candles: Annotated[int, Field(ge=1, le=10_000)] = 64
     """Most candles written in one transaction and published in one pipeline."""
     deadline_s: Annotated[float, Field(gt=0)] = 60.0
@@ -71,7 +71,7 @@ class WorkerSettings(Group):
     timeout_ms: Annotated[int, Field(ge=1)] = 5000
     """Soft limit of one job when its definition states none."""
     hard_grace_s: Annotated[float, Field(gt=0)] = 5.0
-    """Seconds a chunk may run past the sum of its jobs' soft limits before its slot is killed."""
+    """Seconds a message may run past the longest soft limit of its jobs before its slot is killed."""
     retry_base_s: Annotated[float, Field(gt=0)] = 0.5
     """Delay before the first retry; doubles with every attempt."""
     retry_cap_s: Annotated[float, Field(gt=0)] = 30.0

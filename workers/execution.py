@@ -1,4 +1,4 @@
-"""One chunk, from message to rows: window, runtimes, jobs, landing, retries. Reads like the design.
+"""Chunks, from message to rows: window, runtimes, jobs, landing, retries. Reads like the design.
 
 Every job is isolated: what one raises, however it ends, changes nothing for its neighbours.
 """
@@ -9,16 +9,15 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import structlog
 
-from app.broker import Envelope
+from app.broker import Envelope, envelope
 from app.domain.decisions import Decision
 from app.domain.jobs import Chunk, JobKey, Outcome, OutcomeStatus, Signal
 from app.errors import JobTimeoutError, PermanentError
 from app.settings import WorkerSettings
-from app.storage.ledger import Attempt
+from app.storage.ledger import Attempt, Landing
 from app.strategies.bars import Bars
 from app.strategies.evaluation import evaluate
 from app.strategies.indicators import IndicatorCache
@@ -32,14 +31,8 @@ log = structlog.get_logger()
 ERROR_TEXT_LIMIT = 2000
 
 
-class Land(Protocol):
-    """Records a chunk in one transaction."""
-
-    def __call__(
-        self, dispatch_id: int, worker: str, outcomes: Sequence[Outcome], attempts: Sequence[Attempt]
-    ) -> Decision | None:
-        """Record it."""
-        ...
+#: Records chunks in one transaction; returns the decision of each dispatch that is complete now.
+LandAll = Callable[[Sequence[Landing], str], Sequence[Decision | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +50,32 @@ class Ran:
 class Landed:
     """What became of a chunk."""
 
-    outcomes: tuple[Outcome, ...]
-    attempts: tuple[Attempt, ...]
+    landing: Landing
     decision: Decision | None
+
+    @property
+    def outcomes(self) -> Sequence[Outcome]:
+        """Jobs that ended."""
+        return self.landing.outcomes
+
+    @property
+    def attempts(self) -> Sequence[Attempt]:
+        """Jobs that will be tried again."""
+        return self.landing.attempts
 
     @property
     def failed(self) -> int:
         """How many jobs ended without success."""
         return sum(not outcome.succeeded for outcome in self.outcomes)
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """A chunk that ran and is to be recorded."""
+
+    chunk: Chunk
+    runtimes: Sequence[Runtime]
+    landing: Landing
 
 
 class Executor:
@@ -75,53 +86,59 @@ class Executor:
         *,
         windows: WindowCache,
         runtimes: RuntimeCache,
-        land: Land,
+        land_all: LandAll,
         publish: Callable[[Sequence[Envelope]], None],
         settings: WorkerSettings,
         worker: str,
     ) -> None:
         self._windows = windows
         self._runtimes = runtimes
-        self._land = land
+        self._land_all = land_all
         self._publish = publish
         self._settings = settings
         self._worker = worker
 
-    def execute(self, chunk: Chunk) -> Landed:
-        """Run every job of a chunk, record what happened, and send what should be tried again.
+    def execute(self, chunks: Sequence[Chunk]) -> list[Landed]:
+        """Run every job of every chunk, record what happened, and send what should be tried again.
 
-        Idempotent: a chunk that was recorded already is computed again and changes nothing.
+        Idempotent: what was recorded already is computed again and changes nothing.
+
+        Args:
+            chunks: they land in one transaction.
 
         Raises:
-            StorageUnavailableError: Postgres is away; nothing is lost, execute the chunk again.
-            BrokerUnavailableError: a retry could not be sent; execute the chunk again.
+            StorageUnavailableError: Postgres is away; nothing is lost, execute the chunks again.
+            BrokerUnavailableError: a retry could not be sent; execute the chunks again.
         """
-        runtimes = self._runtimes.runtimes(chunk.jobs, chunk.catalogue_version)
-        bars = self._windows.window(chunk)
-        ran = run_jobs(chunk, runtimes, bars)
-        outcomes, attempts = sort_out(chunk, runtimes, ran)
-        decision = self._land(chunk.dispatch_id, self._worker, outcomes, attempts)
-        self._send_again(chunk, runtimes, attempts)
-        _log(chunk, outcomes, attempts, decision)
-        return Landed(tuple(outcomes), tuple(attempts), decision)
+        work = [self._run(chunk) for chunk in chunks]
+        decisions = self._land_all([each.landing for each in work], self._worker)
+        retries = [self._retry(each) for each in work if each.landing.attempts]
+        if retries:
+            self._publish(retries)
+        landed = [Landed(each.landing, decision) for each, decision in zip(work, decisions, strict=True)]
+        for chunk, each in zip(chunks, landed, strict=True):
+            _log(chunk, each)
+        return landed
 
-    def _send_again(self, chunk: Chunk, runtimes: Sequence[Runtime], attempts: Sequence[Attempt]) -> None:
-        if not attempts:
-            return
-        failed = {attempt.strategy_id for attempt in attempts}
-        again = [(key, runtime) for key, runtime in zip(chunk.jobs, runtimes, strict=True) if key.strategy_id in failed]
+    def _run(self, chunk: Chunk) -> _Work:
+        runtimes = self._runtimes.runtimes(chunk.jobs, chunk.catalogue_version)
+        ran = run_jobs(chunk, runtimes, self._windows.window(chunk))
+        return _Work(chunk, runtimes, Landing(chunk.dispatch_id, *sort_out(chunk, runtimes, ran)))
+
+    def _retry(self, work: _Work) -> Envelope:
+        """Build the message that tries the failed jobs of a chunk once more."""
+        chunk, failed = work.chunk, {attempt.strategy_id for attempt in work.landing.attempts}
+        again = [(key, r) for key, r in zip(chunk.jobs, work.runtimes, strict=True) if key.strategy_id in failed]
         names = [runtime.name for _, runtime in again]
         longest_s = self._settings.retry_delay_s(chunk.attempt + 1)
-        opened = f"{chunk.candle.open_time:%Y-%m-%dT%H:%MZ}"
-        envelope = Envelope(
-            chunk=chunk.model_copy(update={"jobs": tuple(key for key, _ in again), "attempt": chunk.attempt + 1}),
+        return envelope(
+            chunk.model_copy(update={"jobs": tuple(key for key, _ in again), "attempt": chunk.attempt + 1}),
+            names=", ".join(names),
             label=names[0] if len(names) == 1 else None,
-            arguments=f"{chunk.candle.symbol} {chunk.candle.timeframe} {opened}: {', '.join(names)}",
-            hard_limit_s=sum(r.limits.timeout_ms for _, r in again) / 1000 + self._settings.hard_grace_s,
+            hard_limit_s=max(r.limits.timeout_ms for _, r in again) / 1000 + self._settings.hard_grace_s,
             # half fixed, half random: retries of many chunks that failed together spread out
             countdown_s=longest_s * random.uniform(0.5, 1.0),
         )
-        self._publish([envelope])
 
 
 def run_jobs(chunk: Chunk, runtimes: Sequence[Runtime], bars: Bars) -> list[Ran]:
@@ -217,22 +234,11 @@ def _text(error: BaseException | None) -> str | None:
         return f"(its message cannot be shown: {type(broken).__name__})"
 
 
-def _log(chunk: Chunk, outcomes: Sequence[Outcome], attempts: Sequence[Attempt], decision: Decision | None) -> None:
-    failed = [o for o in outcomes if o.status is not OutcomeStatus.SUCCEEDED]
-    for outcome in failed:
-        log.warning(
-            "job failed",
-            dispatch=chunk.dispatch_id,
-            strategy=outcome.strategy_id,
-            status=outcome.status.value,
-            error=f"{outcome.error_class}: {outcome.error}",
-            correlation=chunk.correlation_id,
-        )
-    log.debug(
-        "chunk landed",
-        dispatch=chunk.dispatch_id,
-        jobs=len(chunk.jobs),
-        again=len(attempts),
-        decided=decision is not None,
-        correlation=chunk.correlation_id,
-    )
+def _log(chunk: Chunk, landed: Landed) -> None:
+    known = {"dispatch": chunk.dispatch_id, "correlation": chunk.correlation_id}
+    for outcome in landed.outcomes:
+        if not outcome.succeeded:
+            error = f"{outcome.error_class}: {outcome.error}"
+            log.warning("job failed", strategy=outcome.strategy_id, status=outcome.status.value, error=error, **known)
+    decided, again = landed.decision is not None, len(landed.attempts)
+    log.debug("chunk landed", jobs=len(chunk.jobs), again=again, decided=decided, **known)

@@ -47,11 +47,11 @@ def open_slot(app: Celery, settings: Settings) -> Slot:
     engine = build_engine(settings.database_dsn, name=f"candlefleet slot {name}", pool_size=1)
     rules = DecisionRules(settings.decision.quorum, settings.decision.threshold)
     store = SlotStore(engine, rules)
-    publisher = Publisher(app)
+    publisher = Publisher(app, settings.dispatch.jobs_in_chunk)
     executor = Executor(
         windows=WindowCache(store.load_rows, length=settings.worker.window, most_series=settings.worker.cached_series),
         runtimes=RuntimeCache(store.load_revisions, Registry(settings.strategies.modules), MOST_STRATEGIES),
-        land=store.land,
+        land_all=store.land_all,
         publish=publisher.publish,
         settings=settings.worker,
         worker=name,

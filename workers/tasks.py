@@ -10,7 +10,7 @@ from celery.exceptions import Reject
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from app.broker import EXECUTE_TASK
-from app.domain.jobs import Chunk
+from app.domain.jobs import Bundle
 from app.errors import MessageError, TransientError
 from workers.execution import Landed
 from workers.heartbeat import Tally
@@ -34,19 +34,19 @@ def register(app: Celery, slot: Callable[[], Slot], tally: Tally) -> None:
     @app.task(name=EXECUTE_TASK)  # type: ignore[untyped-decorator]  # Celery ships no types
     def execute(body: object) -> None:
         try:
-            chunk = Chunk.from_wire(body)
+            chunks = Bundle.from_wire(body).chunks
         except MessageError as error:
             log.error("message refused", reason=str(error))
             raise Reject(str(error), requeue=False) from error
         try:
-            landed = _patiently(lambda: slot().executor.execute(chunk))
+            landed = _patiently(lambda: slot().executor.execute(chunks))
         except TransientError as error:
-            log.warning("chunk handed back", dispatch=chunk.dispatch_id, reason=str(error))
+            log.warning("message handed back", dispatch=chunks[0].dispatch_id, reason=str(error))
             raise Reject(str(error), requeue=True) from error
-        tally.add(len(landed.outcomes), landed.failed)
+        tally.add(sum(len(each.outcomes) for each in landed), sum(each.failed for each in landed))
 
 
-def _patiently(action: Callable[[], Landed]) -> Landed:
+def _patiently(action: Callable[[], list[Landed]]) -> list[Landed]:
     return Retrying(
         retry=retry_if_exception_type(TransientError),
         wait=wait_random_exponential(multiplier=0.1, max=1.0),

@@ -1,7 +1,8 @@
-"""Dispatch, Job, Chunk, Signal and Outcome: the way of one candle, and the versioned wire contract.
+"""Dispatch, Job, Chunk, Bundle, Signal and Outcome: the way of one candle, and the versioned wire contract.
 
-A job is one strategy on one candle. Jobs of the same candle and priority travel together as a chunk,
-which is what one Celery message carries. Ids are deterministic, so sending a chunk twice is safe.
+A job is one strategy on one candle. Jobs of the same candle and priority are a chunk; chunks of one priority
+that are sent at the same time travel as a bundle in one Celery message. Ids are deterministic, so sending
+anything twice is safe.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ from app.errors import MessageError
 
 #: Version of the message body. A worker refuses a version it does not know.
 WIRE_VERSION = 1
+
+#: Most jobs in one message; a message with more is not ours.
+MOST_JOBS = 256
 
 
 class OutcomeStatus(StrEnum):
@@ -101,7 +105,7 @@ def job_id(dispatch_id: int, strategy_id: int) -> str:
 
 
 class Chunk(Value):
-    """One or more jobs of the same candle and priority: what one Celery message carries.
+    """One or more jobs of the same candle and priority: they run one after another on one window.
 
     `previous_open_time` is the candle before this one in its series (None for the first), and
     `rewrites` counts the corrections and late insertions the series has seen: together they let a
@@ -141,10 +145,9 @@ class Chunk(Value):
             )
 
     def to_wire(self) -> dict[str, Any]:
-        """Build the message body: plain JSON, times in epoch milliseconds, prices as numbers."""
+        """Build its part of a message body: plain JSON, times in epoch milliseconds, prices as numbers."""
         bar = self.candle
         return {
-            "v": WIRE_VERSION,
             "dispatch": self.dispatch_id,
             "symbol": bar.symbol,
             "timeframe": bar.timeframe.value,
@@ -162,25 +165,54 @@ class Chunk(Value):
             "attempt": self.attempt,
         }
 
+
+class Bundle(Value):
+    """Chunks of one priority that travel in one Celery message."""
+
+    chunks: Annotated[tuple[Chunk, ...], Field(min_length=1)]
+
+    @property
+    def priority(self) -> Priority:
+        """Whose queue it travels on."""
+        return self.chunks[0].priority
+
+    @property
+    def jobs(self) -> int:
+        """Number of jobs in all chunks."""
+        return sum(len(chunk.jobs) for chunk in self.chunks)
+
+    @property
+    def task_id(self) -> str:
+        """The Celery id: the first chunk's, marked when others follow; the same on redelivery."""
+        first = self.chunks[0].task_id
+        return first if len(self.chunks) == 1 else f"{first}~{len(self.chunks) - 1}"
+
+    def to_wire(self) -> dict[str, Any]:
+        """Build the message body."""
+        return {"v": WIRE_VERSION, "chunks": [chunk.to_wire() for chunk in self.chunks]}
+
     @classmethod
-    def from_wire(cls, body: object) -> Chunk:
+    def from_wire(cls, body: object) -> Bundle:
         """Read a message body.
 
         Raises:
-            MessageError: not a mapping, an unknown version, or a field missing or wrong.
+            MessageError: not a mapping, an unknown version, too many jobs, or a field missing or wrong.
         """
         if not isinstance(body, dict):
-            raise MessageError(f"expected a chunk as a JSON object, found {type(body).__name__}")
+            raise MessageError(f"expected chunks as a JSON object, found {type(body).__name__}")
         if body.get("v") != WIRE_VERSION:
             raise MessageError(
-                f"expected chunk version {WIRE_VERSION}, found {body.get('v')!r}: upgrade the older side"
+                f"expected message version {WIRE_VERSION}, found {body.get('v')!r}: upgrade the older side"
             )
         try:
-            return _build_chunk(body)
+            bundle = cls(chunks=tuple(_build_chunk(part) for part in body["chunks"]))
         except ValidationError as error:
-            raise MessageError(f"not a version {WIRE_VERSION} chunk: {explain(error)}") from error
+            raise MessageError(f"not a version {WIRE_VERSION} message: {explain(error)}") from error
         except (KeyError, TypeError, ValueError, OverflowError, OSError) as error:
-            raise MessageError(f"not a version {WIRE_VERSION} chunk: {type(error).__name__}: {error}") from error
+            raise MessageError(f"not a version {WIRE_VERSION} message: {type(error).__name__}: {error}") from error
+        if bundle.jobs > MOST_JOBS:
+            raise MessageError(f"expected at most {MOST_JOBS} jobs in a message, found {bundle.jobs}")
+        return bundle
 
 
 class Outcome(Value):

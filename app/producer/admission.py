@@ -6,35 +6,46 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from threading import Event
 
-from app.broker import Envelope
+from app.broker import Envelope, pack
 
 #: Seconds between two looks at a full queue: a hundredth of what a person notices, and no load on Redis.
 LOOK_EVERY_S = 0.005
 
 
-def fitting(envelopes: Sequence[Envelope], depths: Mapping[str, int], limit: int) -> int:
+def fitting(envelopes: Sequence[Envelope], depths: Mapping[str, int], limit: int, jobs_in_message: int) -> int:
     """Return how many envelopes, from the first on, fit without any queue passing its limit.
+
+    Only whole messages are let through: room for one message is never spent on a part of what shares it.
 
     Args:
         envelopes: in the order in which they will be published.
         depths: messages waiting now, by queue.
         limit: most messages waiting in one queue.
+        jobs_in_message: most jobs that share a message.
     """
-    waiting = Counter(depths)
-    for place, envelope in enumerate(envelopes):
-        queue = envelope.chunk.priority.value
+    waiting, count = Counter(depths), 0
+    for message in pack(envelopes, jobs_in_message):
+        queue = message[0].chunk.priority.value
         if waiting[queue] >= limit:
-            return place
+            break
         waiting[queue] += 1
-    return len(envelopes)
+        count += len(message)
+    return count
 
 
 class Admission:
-    """Lets chunks through as the workers make room."""
+    """Lets chunks through as the workers make room.
 
-    def __init__(self, depths: Callable[[], Mapping[str, int]], limit: int) -> None:
+    Args:
+        depths: tells how many messages wait in each queue.
+        limit: most messages waiting in one queue.
+        jobs_in_message: most jobs that share a message.
+    """
+
+    def __init__(self, depths: Callable[[], Mapping[str, int]], limit: int, jobs_in_message: int) -> None:
         self._depths = depths
         self._limit = limit
+        self._jobs_in_message = jobs_in_message
         self.waited_s = 0.0
         """Seconds spent waiting for room, up to now."""
 
@@ -45,7 +56,7 @@ class Admission:
             BrokerUnavailableError: Redis is away.
         """
         while not stop.is_set():
-            count = fitting(envelopes, self._depths(), self._limit)
+            count = fitting(envelopes, self._depths(), self._limit, self._jobs_in_message)
             if count:
                 return count
             stop.wait(LOOK_EVERY_S)

@@ -9,7 +9,7 @@ from datetime import timedelta
 
 from sqlalchemy import Connection, Engine
 
-from app.broker import QUEUES, Envelope
+from app.broker import QUEUES, Envelope, envelope
 from app.domain.candles import Candle
 from app.domain.jobs import Chunk
 from app.producer.subscriptions import PlannedChunk, Roster, Subscriptions
@@ -64,9 +64,9 @@ class Dispatcher:
             )
             self._ensure_partitions(connection, max((d.id for d in opened.values()), default=0))
         ready = [(opened[c], r, roster) for r, roster, c in asked if c in opened]
-        envelopes = [e for dispatch, r, roster in ready for e in self._envelopes(dispatch, r, roster)]
+        envelopes = [each for dispatch, r, roster in ready for each in self._envelopes(dispatch, r, roster)]
         # a stable sort: urgent first, candles in order within a priority
-        envelopes.sort(key=lambda envelope: QUEUES.index(envelope.chunk.priority.value))
+        envelopes.sort(key=lambda each: QUEUES.index(each.chunk.priority.value))
         return Written(len(recorded), tuple(dispatch.id for dispatch, _, _ in ready), tuple(envelopes))
 
     def mark_published(self, dispatch_ids: Sequence[int]) -> None:
@@ -92,10 +92,9 @@ class Dispatcher:
         return [self._envelope(dispatch, recorded, planned) for planned in roster.chunks]
 
     def _envelope(self, dispatch: OpenedDispatch, recorded: RecordedCandle, planned: PlannedChunk) -> Envelope:
-        candle = recorded.candle
         chunk = Chunk(
             dispatch_id=dispatch.id,
-            candle=candle,
+            candle=recorded.candle,
             priority=planned.priority,
             jobs=planned.jobs,
             correlation_id=dispatch.correlation_id,
@@ -105,9 +104,5 @@ class Dispatcher:
             previous_open_time=recorded.previous_open_time,
             rewrites=recorded.rewrites,
         )
-        return Envelope(
-            chunk=chunk,
-            label=planned.label,
-            arguments=f"{candle.symbol} {candle.timeframe} {candle.open_time:%Y-%m-%dT%H:%MZ}: {planned.names}",
-            hard_limit_s=planned.timeout_s + self._hard_grace_s,
-        )
+        hard_limit_s = planned.timeout_s + self._hard_grace_s
+        return envelope(chunk, names=planned.names, label=planned.label, hard_limit_s=hard_limit_s)

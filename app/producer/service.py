@@ -49,7 +49,7 @@ class Producer:
         feed: where candles come from.
         dispatcher: writes them.
         publisher: sends their chunks.
-        queue_limit: most chunks waiting in one queue.
+        queue_limit: most messages waiting in one queue.
         batch_candles: most candles written together.
         join_closes: write the candles of several close times together when the feed has them at hand;
             False for a feed on the clock, whose candles must not wait for the next ones.
@@ -68,7 +68,7 @@ class Producer:
         self._feed = feed
         self._dispatcher = dispatcher
         self._publisher = publisher
-        self._admission = Admission(publisher.depths, queue_limit)
+        self._admission = Admission(publisher.depths, queue_limit, publisher.jobs_in_message)
         self._batch_candles = batch_candles
         self._join_closes = join_closes
         self.report = ProducerReport()

@@ -29,7 +29,8 @@ class PlannedChunk:
     label: str | None
     """The task's name in Flower when the job travels alone; None leaves the task's own."""
     timeout_s: float
-    """Sum of the jobs' soft limits, seconds."""
+    """Longest soft limit of the jobs, seconds. A chunk whose slot is killed is split, so a chunk of many slow jobs
+    lands all the same, and one job that hangs does not hold up the others for the sum of all limits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,5 +78,5 @@ def _describe(priority: Priority, keys: tuple[JobKey, ...], members: list[Regist
         jobs=keys,
         names=names if len(names) <= NAMES_SHOWN else names[: NAMES_SHOWN - 1] + "…",
         label=names if len(members) == 1 else None,
-        timeout_s=sum(s.definition.limits.timeout_ms for s in members) / 1000,
+        timeout_s=max(s.definition.limits.timeout_ms for s in members) / 1000,
     )

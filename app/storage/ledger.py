@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from psycopg import Connection as DriverConnection
+from psycopg import Cursor
 from sqlalchemy import Connection, text
 
 from app.domain.decisions import ClosedBy, Decision, Heard, decide
@@ -181,6 +182,17 @@ def mark_published(connection: Connection, dispatch_ids: Sequence[int]) -> None:
     connection.execute(_MARK_PUBLISHED, {"ids": list(dispatch_ids)})
 
 
+@dataclass(frozen=True, slots=True)
+class Landing:
+    """What is to be recorded of one dispatch."""
+
+    dispatch_id: int
+    outcomes: Sequence[Outcome]
+    """Ends of jobs."""
+    attempts: Sequence[Attempt] = ()
+    """Attempts that will be followed by another."""
+
+
 def land(
     driver: DriverConnection[Any],
     dispatch_id: int,
@@ -189,34 +201,48 @@ def land(
     attempts: Sequence[Attempt],
     rules: DecisionRules,
 ) -> Decision | None:
-    """Record a chunk: its outcomes, its failed attempts, the dispatch's count, and the decision if it is complete.
+    """Record what happened to one dispatch; see `land_all`."""
+    return land_all(driver, [Landing(dispatch_id, outcomes, attempts)], worker, rules)[0]
 
-    Idempotent: what is known already changes nothing. The decision is written in the transaction of the
-    last outcome. A dispatch that does not exist records nothing.
+
+def land_all(
+    driver: DriverConnection[Any], landings: Sequence[Landing], worker: str, rules: DecisionRules
+) -> list[Decision | None]:
+    """Record chunks: outcomes, failed attempts, each dispatch's count, and its decision if it is complete.
+
+    One transaction, two round trips. Idempotent: what is known already changes nothing. The decision is
+    written in the transaction of the last outcome. A dispatch that does not exist records nothing.
 
     Args:
         driver: psycopg connection in autocommit mode, without an open transaction.
-        dispatch_id: whose chunk it is.
+        landings: what to record.
         worker: who executed it.
-        outcomes: ends of jobs.
-        attempts: attempts that will be followed by another.
-        rules: how the decision is made.
+        rules: how a decision is made.
 
     Returns:
-        The decision, if this chunk completed the dispatch.
+        For each landing the decision, if it completed the dispatch.
 
     Raises:
-        psycopg.Error: the connection broke; land the chunk again on a new one.
+        psycopg.Error: the connection broke; land everything again on a new one.
     """
-    values = {"dispatch_id": dispatch_id, "worker": worker, **_outcome_arrays(outcomes), **_attempt_arrays(attempts)}
-    # two round trips: everything up to the answer, then the decision with the commit
+    decisions: list[Decision | None] = [None] * len(landings)
+    # dispatches are locked in the order of their ids, so that two landings never wait for each other
+    in_order = sorted(enumerate(landings), key=lambda numbered: numbered[1].dispatch_id)
     with driver.pipeline(), driver.transaction():
-        counting = driver.execute(_LAND, values, prepare=True)
-        hearing = driver.execute(_HEARD, {"dispatch_id": dispatch_id}, prepare=True)
-        decision = _decide(counting.fetchone(), hearing.fetchall(), rules)
-        if decision is not None:
-            driver.execute(_DECIDE, _decision_values(dispatch_id, decision), prepare=True)
-    return decision
+        asked = [(place, landing, _ask(driver, landing, worker)) for place, landing in in_order]
+        for place, landing, (counting, hearing) in asked:
+            decision = decisions[place] = _decide(counting.fetchone(), hearing.fetchall(), rules)
+            if decision is not None:
+                driver.execute(_DECIDE, _decision_values(landing.dispatch_id, decision), prepare=True)
+    return decisions
+
+
+def _ask(driver: DriverConnection[Any], landing: Landing, worker: str) -> tuple[Cursor[Any], Cursor[Any]]:
+    """Send everything up to the answer that says whether the dispatch is complete."""
+    values = {"dispatch_id": landing.dispatch_id, "worker": worker}
+    values |= _outcome_arrays(landing.outcomes) | _attempt_arrays(landing.attempts)
+    counting = driver.execute(_LAND, values, prepare=True)
+    return counting, driver.execute(_HEARD, {"dispatch_id": landing.dispatch_id}, prepare=True)
 
 
 def _decide(

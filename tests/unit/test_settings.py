@@ -3,7 +3,6 @@ from pathlib import Path
 import pytest
 
 from app.cli.settings import settings_page
-
 from app.errors import ConfigurationError
 from app.settings import known_variables, load_settings
 

@@ -13,11 +13,11 @@ from sqlalchemy.exc import InvalidRequestError
 
 from app.domain.candles import Timeframe
 from app.domain.decisions import Decision
-from app.domain.jobs import JobKey, Outcome
+from app.domain.jobs import JobKey
 from app.errors import StorageUnavailableError
 from app.storage.candles import load_window
 from app.storage.engine import translated
-from app.storage.ledger import Attempt, DecisionRules, land
+from app.storage.ledger import DecisionRules, Landing, land_all
 from app.storage.strategies import Revision, load_revisions
 
 T = TypeVar("T")
@@ -41,13 +41,9 @@ class SlotStore:
         """Load what revisions compute; see `app.storage.strategies.load_revisions`."""
         return self._with(lambda connection: load_revisions(connection, keys))
 
-    def land(
-        self, dispatch_id: int, worker: str, outcomes: Sequence[Outcome], attempts: Sequence[Attempt]
-    ) -> Decision | None:
-        """Record a chunk; see `app.storage.ledger.land`. Idempotent."""
-        return self._with(
-            lambda connection: land(_driver(connection), dispatch_id, worker, outcomes, attempts, self._rules)
-        )
+    def land_all(self, landings: Sequence[Landing], worker: str) -> list[Decision | None]:
+        """Record chunks; see `app.storage.ledger.land_all`. Idempotent."""
+        return self._with(lambda connection: land_all(_driver(connection), landings, worker, self._rules))
 
     def close(self) -> None:
         """Give the connection back. Idempotent."""

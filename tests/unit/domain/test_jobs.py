@@ -1,5 +1,6 @@
 import json
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -7,7 +8,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from app.domain.candles import Candle, Timeframe
-from app.domain.jobs import Chunk, JobKey, Signal, job_id
+from app.domain.jobs import Bundle, Chunk, JobKey, Signal, job_id
 from app.domain.strategies import Priority
 from app.errors import MessageError
 
@@ -49,12 +50,13 @@ def chunks(draw):
     )
 
 
-@given(chunks())
-def test_a_chunk_survives_the_wire_bit_by_bit(chunk):
-    assert Chunk.from_wire(json.loads(json.dumps(chunk.to_wire()))) == chunk
+@given(st.lists(chunks(), min_size=1, max_size=4))
+def test_a_bundle_survives_the_wire_bit_by_bit(bundled):
+    bundle = Bundle(chunks=tuple(bundled))
+    assert Bundle.from_wire(json.loads(json.dumps(bundle.to_wire()))) == bundle
 
 
-def wire() -> dict[str, object]:
+def wire(**changes: object) -> dict[str, Any]:
     candle = Candle(
         symbol="BTC-USDT", timeframe="1h", open_time=datetime(2024, 1, 1, tzinfo=UTC),
         open=1.0, high=2.0, low=0.5, close=1.5, volume=3.0,
@@ -63,7 +65,7 @@ def wire() -> dict[str, object]:
         dispatch_id=7, candle=candle, priority=Priority.HIGH, jobs=(JobKey(3, 1), JobKey(5, 2)), correlation_id="c",
         created_at=NOW, deadline=NOW, catalogue_version=1,
     )  # fmt: skip
-    return chunk.to_wire()
+    return {"v": 1, "chunks": [{**chunk.to_wire(), **changes}]}
 
 
 @pytest.mark.parametrize(
@@ -73,31 +75,37 @@ def wire() -> dict[str, object]:
         ([1, 2], "JSON object, found list"),
         ({}, "version 1, found None"),
         ({**wire(), "v": 2}, "version 1, found 2"),
-        ({key: value for key, value in wire().items() if key != "ohlcv"}, "KeyError: 'ohlcv'"),
-        ({**wire(), "ohlcv": [1, 2, 3]}, "not enough values"),
-        ({**wire(), "ohlcv": [1.0, 0.5, 0.5, 1.5, 0.0]}, "below max"),
-        ({**wire(), "jobs": []}, "at least 1"),
-        ({**wire(), "jobs": [[1]]}, r"jobs.0.1 \[1\]: Field required"),
-        ({**wire(), "jobs": "abc"}, "jobs"),
-        ({**wire(), "open_ms": 10**30}, "version 1 chunk"),
-        ({**wire(), "open_ms": "soon"}, "TypeError"),
-        ({**wire(), "priority": "urgent"}, "priority"),
+        ({"v": 1, "chunks": [{}]}, "KeyError: 'ohlcv'"),
+        ({"v": 1}, "KeyError: 'chunks'"),
+        ({"v": 1, "chunks": []}, "at least 1"),
+        ({"v": 1, "chunks": [None]}, "TypeError"),
+        ({"v": 1, "chunks": wire()["chunks"] * 200}, "at most 256 jobs in a message, found 400"),
+        (wire(ohlcv=[1, 2, 3]), "not enough values"),
+        (wire(ohlcv=[1.0, 0.5, 0.5, 1.5, 0.0]), "below max"),
+        (wire(jobs=[]), "at least 1"),
+        (wire(jobs=[[1]]), r"jobs.0.1 \[1\]: Field required"),
+        (wire(jobs="abc"), "jobs"),
+        (wire(open_ms=10**30), "version 1 message"),
+        (wire(open_ms="soon"), "TypeError"),
+        (wire(priority="urgent"), "priority"),
     ],
 )
 def test_what_is_not_a_chunk_is_refused_with_its_reason(body, complaint):
     with pytest.raises(MessageError, match=complaint):
-        Chunk.from_wire(body)
+        Bundle.from_wire(body)
 
 
 def test_ids_are_the_same_on_every_delivery():
-    chunk = Chunk.from_wire(wire())
-    assert chunk.task_id == Chunk.from_wire(wire()).task_id == "7.3+1"
+    bundle = Bundle.from_wire(wire())
+    assert bundle.task_id == Bundle.from_wire(wire()).task_id == "7.3+1"
+    (chunk,) = bundle.chunks
+    assert Bundle(chunks=(chunk, chunk, chunk)).task_id == "7.3+1~2"
     alone = chunk.model_copy(update={"jobs": chunk.jobs[:1]})
     assert alone.task_id == job_id(7, 3) == "7.3"
 
 
 def test_a_chunk_unfolds_into_its_jobs():
-    chunk = Chunk.from_wire(wire())
+    (chunk,) = Bundle.from_wire(wire()).chunks
     jobs = list(chunk.to_jobs())
     assert [(job.job_id, job.strategy_id, job.strategy_revision) for job in jobs] == [("7.3", 3, 1), ("7.5", 5, 2)]
     assert {job.priority for job in jobs} == {Priority.HIGH}

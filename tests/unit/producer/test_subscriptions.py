@@ -53,7 +53,7 @@ def test_chunks_hold_one_priority_each_urgent_first():
     ]
     assert [chunk.label for chunk in roster.chunks] == [None, "s3", "s1"]
     assert roster.chunks[0].names == "s2, s4"
-    assert roster.chunks[0].timeout_s == 0.5
+    assert roster.chunks[0].timeout_s == 0.4
     assert (roster.expected.weights, roster.expected.revisions) == ("{2.5,1.0,1.0,1.0}", "{11,12,13,14}")
 
 

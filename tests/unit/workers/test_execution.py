@@ -14,10 +14,11 @@ from app.domain.candles import Candle, Timeframe
 from app.domain.jobs import Chunk, JobKey, OutcomeStatus, Signal
 from app.domain.strategies import Limits, Priority
 from app.settings import WorkerSettings
+from app.storage.ledger import Landing
 from app.storage.strategies import Revision
 from app.strategies.registry import Registry
 from app.strategies.sdk import Context, Strategy
-from workers.execution import Executor, Landed
+from workers.execution import Executor
 from workers.runtime import limits
 from workers.runtime.strategies import RuntimeCache
 from workers.runtime.windows import WindowCache, to_ms
@@ -90,14 +91,14 @@ class Slot:
     """An executor whose strategies are the classes of this module."""
 
     def __init__(self, *classes: type[Strategy], **limit: int) -> None:
-        self.landed: list[Landed] = []
+        self.landed: list[Landing] = []
         self.published: list[Envelope] = []
         self.classes = classes
         self.limits = Limits(**limit)
         windows = WindowCache(self.load_rows, length=32, most_series=4)
         runtimes = RuntimeCache(self.load_revisions, Registry((__name__,)), 100)
         self.executor = Executor(
-            windows=windows, runtimes=runtimes, land=self.land, publish=self.published.extend,
+            windows=windows, runtimes=runtimes, land_all=self.land_all, publish=self.published.extend,
             settings=WorkerSettings(), worker="test",
         )  # fmt: skip
 
@@ -114,10 +115,11 @@ class Slot:
             if key.strategy_id < len(self.classes)
         }
 
-    def land(self, dispatch_id, worker, outcomes, attempts):
-        self.landed.append(Landed(tuple(outcomes), tuple(attempts), None))
+    def land_all(self, landings, worker):
+        self.landed += landings
+        return [None] * len(landings)
 
-    def run(self, attempt: int = 0, extra: tuple[int, ...] = ()) -> Landed:
+    def run(self, attempt: int = 0, extra: tuple[int, ...] = ()) -> Landing:
         candle = Candle(
             symbol="A-B", timeframe=Timeframe.H1, open_time=OPENED + timedelta(hours=HISTORY - 1),
             open=1.0, high=101.0, low=1.0, close=100.0, volume=1.0,
@@ -127,7 +129,7 @@ class Slot:
             jobs=tuple(JobKey(number, 1) for number in (*range(len(self.classes)), *extra)),
             created_at=NOW, deadline=NOW + timedelta(seconds=60), catalogue_version=1,
         )  # fmt: skip
-        self.executor.execute(chunk)
+        self.executor.execute([chunk])
         return self.landed[-1]
 
 
