@@ -194,7 +194,8 @@ class Settings(BaseSettings):
         url = _require(self.database_url, "DATABASE_URL")
         scheme, _, rest = url.partition("://")
         if scheme not in ("postgresql", "postgres", "postgresql+psycopg"):
-            raise ConfigurationError(f"{PREFIX}DATABASE_URL: expected postgresql://..., found {scheme}://...")
+            found = f"{scheme}://..." if rest else "no scheme"
+            raise ConfigurationError(f"{PREFIX}DATABASE_URL: expected postgresql://..., found {found}")
         return f"postgresql+psycopg://{rest}"
 
     @property
@@ -202,9 +203,13 @@ class Settings(BaseSettings):
         """The URL of the broker.
 
         Raises:
-            ConfigurationError: no broker was set and no embedded server filled it in.
+            ConfigurationError: no broker was set and no embedded server filled it in, or it is not Redis.
         """
-        return _require(self.broker_url, "BROKER_URL")
+        url = _require(self.broker_url, "BROKER_URL")
+        scheme = url.partition("://")[0]
+        if scheme not in ("redis", "rediss"):
+            raise ConfigurationError(f"{PREFIX}BROKER_URL: expected redis://... or rediss://..., found {scheme}://...")
+        return url
 
     @model_validator(mode="after")
     def _check_visibility(self) -> Self:

@@ -170,7 +170,7 @@ def run_job(runtime: Runtime, bars: Bars, cache: IndicatorCache, created_at: flo
             f"expected an answer within {runtime.limits.timeout_ms} ms, stopped it after {took:.0f} ms"
         )
         return Ran(OutcomeStatus.TIMED_OUT, queued_ms, took, error=error)
-    except (Exception, SystemExit) as error:  # user code may raise anything, MemoryError and sys.exit() included
+    except BaseException as error:  # user code may raise anything: MemoryError, sys.exit(), even KeyboardInterrupt
         return Ran(OutcomeStatus.FAILED, queued_ms, (time.perf_counter() - started) * 1000, error=error)
     return Ran(OutcomeStatus.SUCCEEDED, queued_ms, (time.perf_counter() - started) * 1000, signal=signal)
 
@@ -225,11 +225,11 @@ def _class_name(error: BaseException | None) -> str | None:
 
 
 def _text(error: BaseException | None) -> str | None:
-    # Postgres text holds no NUL; a strategy's message may hold anything and raise while it is built
+    # Postgres text holds no NUL and no half characters; a strategy's message may, and may raise while it is built
     if error is None:
         return None
     try:
-        return str(error).replace("\x00", "�")[:ERROR_TEXT_LIMIT]
+        return str(error).replace("\x00", "�").encode(errors="replace").decode()[:ERROR_TEXT_LIMIT]
     except Exception as broken:
         return f"(its message cannot be shown: {type(broken).__name__})"
 

@@ -17,7 +17,7 @@ from app.flower import run_flower
 from app.processes import run_module
 from app.producer.build import build_feed, build_producer
 from app.producer.service import ProducerReport
-from app.storage.engine import build_engine
+from app.storage.engine import open_engine
 from app.storage.migrate import require_current
 
 Speed = Annotated[
@@ -33,14 +33,13 @@ def producer(
     """Turn the candles of a feed into jobs, until it ends."""
     with Deployment(settings_with_logging()) as deployment, stop_on_signals() as stop:
         settings = deployment.settings
-        engine = build_engine(settings.database_dsn, name="candlefleet producer")
-        require_current(engine)
-        source = build_feed(feed, speed=speed, stop=stop)
-        publisher = Publisher(create_celery(settings), settings.dispatch.jobs_in_chunk)
-        service = build_producer(settings, engine, publisher, source, paced=speed is not None)
-        report = service.run(stop)
-        publisher.close()
-        engine.dispose()
+        with open_engine(settings.database_dsn, name="candlefleet producer") as engine:
+            require_current(engine)
+            source = build_feed(feed, speed=speed, stop=stop)
+            publisher = Publisher(create_celery(settings), settings.dispatch.jobs_in_chunk)
+            service = build_producer(settings, engine, publisher, source, paced=speed is not None)
+            report = service.run(stop)
+            publisher.close()
     _print_report(report, source.report, as_json=as_json)
 
 

@@ -20,6 +20,12 @@ _LOCK_SERIES = text("""
     FOR UPDATE OF s
 """)
 
+_BEGIN_SERIES = text("""
+    INSERT INTO series (symbol, timeframe)
+    SELECT * FROM unnest(CAST(:symbols AS text[]), CAST(:timeframes AS text[])) AS fresh ORDER BY 1, 2
+    ON CONFLICT (symbol, timeframe) DO NOTHING
+""")
+
 _UPSERT_CANDLES = text("""
     INSERT INTO candles AS known (symbol, timeframe, open_time, open, high, low, close, volume, source)
     SELECT symbol, timeframe, open_time, open, high, low, close, volume, :source
@@ -126,9 +132,22 @@ def load_window(
 
 
 def _lock_series(connection: Connection, keys: set[SeriesKey]) -> dict[SeriesKey, SeriesState]:
-    ordered = sorted(keys)
-    rows = connection.execute(_LOCK_SERIES, {"symbols": [k[0] for k in ordered], "timeframes": [k[1] for k in ordered]})
+    states = _read_series(connection, keys)
+    if missing := keys - states.keys():
+        # a row to lock, made before the first candle: the first candles of two producers take turns as well
+        connection.execute(_BEGIN_SERIES, _arrays(missing))
+        states |= _read_series(connection, missing)
+    return states
+
+
+def _read_series(connection: Connection, keys: set[SeriesKey]) -> dict[SeriesKey, SeriesState]:
+    rows = connection.execute(_LOCK_SERIES, _arrays(keys))
     return {(row.symbol, row.timeframe): SeriesState(row.last_open_time, row.rewrites) for row in rows}
+
+
+def _arrays(keys: set[SeriesKey]) -> dict[str, list[str]]:
+    ordered = sorted(keys)
+    return {"symbols": [key[0] for key in ordered], "timeframes": [key[1] for key in ordered]}
 
 
 def _upsert(connection: Connection, candles: Sequence[Candle], source: str) -> dict[tuple[str, str, datetime], int]:
@@ -150,7 +169,7 @@ def _upsert(connection: Connection, candles: Sequence[Candle], source: str) -> d
 
 
 def _place(candle: Candle, revision: int, states: dict[SeriesKey, SeriesState], key: SeriesKey) -> RecordedCandle:
-    before = states.get(key, SeriesState())
+    before = states[key]
     after = states[key] = before.after(candle.open_time, revision)
     rewrote = after.rewrites > before.rewrites
     placed = candle if revision == candle.revision else candle.model_copy(update={"revision": revision})
@@ -164,8 +183,7 @@ def _save_series(connection: Connection, keys: set[SeriesKey], states: dict[Seri
     connection.execute(
         _SAVE_SERIES,
         {
-            "symbols": [k[0] for k in ordered],
-            "timeframes": [k[1] for k in ordered],
+            **_arrays(keys),
             "last_open_times": [states[k].last_open_time for k in ordered],
             "rewrites": [states[k].rewrites for k in ordered],
         },

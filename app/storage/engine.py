@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sqlalchemy import Engine, create_engine
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy import Engine, create_engine, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
 
-from app.errors import StorageUnavailableError
+from app.errors import ConfigurationError, StorageUnavailableError
 
 #: Seconds to wait for a connection before the server counts as away.
 CONNECT_TIMEOUT_S = 10
@@ -24,9 +24,18 @@ def build_engine(dsn: str, *, name: str, pool_size: int = 5) -> Engine:
         dsn: SQLAlchemy URL, ``postgresql+psycopg://...``.
         name: shown by Postgres in ``pg_stat_activity.application_name``.
         pool_size: most connections of this process.
+
+    Raises:
+        ConfigurationError: the URL is not one.
     """
+    try:
+        url = make_url(dsn)
+    except (ArgumentError, ValueError) as error:  # the error would show the password
+        raise ConfigurationError(
+            "CANDLEFLEET_DATABASE_URL: expected postgresql://user:password@host:port/name, found something else"
+        ) from error
     return create_engine(
-        dsn,
+        url,
         pool_size=pool_size,
         max_overflow=0,
         pool_pre_ping=True,
@@ -40,13 +49,27 @@ def build_engine(dsn: str, *, name: str, pool_size: int = 5) -> Engine:
 
 
 @contextmanager
+def open_engine(dsn: str, *, name: str, pool_size: int = 5) -> Iterator[Engine]:
+    """Hand out an engine as `build_engine` does, and dispose of it at the end."""
+    engine = build_engine(dsn, name=name, pool_size=pool_size)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
+
+
+@contextmanager
 def translated() -> Iterator[None]:
     """Turn the driver's connection errors into StorageUnavailableError, keeping them as the cause."""
     try:
         yield
     except (OperationalError, InterfaceError) as error:
-        raise StorageUnavailableError(f"Postgres is away: {error.orig}") from error
+        raise StorageUnavailableError(f"Postgres is away: {_one_line(error)}") from error
     except DBAPIError as error:
         if error.connection_invalidated:
-            raise StorageUnavailableError(f"Postgres went away: {error.orig}") from error
+            raise StorageUnavailableError(f"Postgres went away: {_one_line(error)}") from error
         raise
+
+
+def _one_line(error: DBAPIError) -> str:
+    return " ".join(str(error.orig).split())

@@ -9,6 +9,9 @@ from app.storage.schema import PARTITION_PREFIX, PARTITION_SPAN
 #: Partitions that exist beyond the one in use.
 AHEAD = 2
 
+#: Advisory lock of whoever makes partitions; any constant of our own does.
+LOCK = 0x706172746974
+
 _LAST_DISPATCH = text("SELECT coalesce(max(id), 0) FROM dispatches")
 _EXISTING = text("""
     SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
@@ -24,6 +27,8 @@ def ensure_partitions(connection: Connection) -> int:
     Returns:
         The first dispatch id that has no partition yet.
     """
+    # two producers reach the end of the partitions at the same time: one makes the next, the other finds it
+    connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
     newest = connection.execute(_LAST_DISPATCH).scalar_one()
     existing = set(connection.execute(_EXISTING).scalars())
     last = newest // PARTITION_SPAN + AHEAD

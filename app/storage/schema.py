@@ -96,7 +96,7 @@ series = Table(
     metadata,
     _required("symbol", Text()),
     _required("timeframe", Text()),
-    _moment("last_open_time"),
+    _moment("last_open_time", nullable=True),
     _counter("rewrites", BigInteger()),
     PrimaryKeyConstraint("symbol", "timeframe"),
 )

@@ -89,6 +89,7 @@ def save_definition(
     Another implementation or other params make a new revision; anything else changes in place. A status
     that the definition does not state stays what an operator made it.
     """
+    _lock(connection)
     values = {**_columns(definition), "provenance": dict(provenance or {})}
     row = connection.execute(select(strategies).where(strategies.c.name == definition.name).with_for_update())
     known = row.one_or_none()
@@ -117,6 +118,7 @@ def set_status(connection: Connection, name: str, status: StrategyStatus) -> Reg
     Raises:
         UnknownStrategyError: no strategy is called so.
     """
+    _lock(connection)
     known = load_strategy(connection, name)
     if known.definition.status is status:
         return known
@@ -145,6 +147,11 @@ def _save_revision(connection: Connection, row: Row[Any]) -> None:
         "params": row.params,
     }
     connection.execute(upsert(strategy_revisions).values(**values).on_conflict_do_nothing())
+
+
+def _lock(connection: Connection) -> None:
+    # one change of the catalogue at a time: two operators may add the same name
+    connection.execute(select(catalogue.c.version).with_for_update())
 
 
 def _bump(connection: Connection) -> None:

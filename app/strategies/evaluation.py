@@ -6,6 +6,7 @@ What user code raises passes through unchanged; what it answers wrongly is an In
 
 from __future__ import annotations
 
+import json
 import math
 from datetime import UTC, datetime
 
@@ -76,7 +77,29 @@ def _single_signal(strategy: Strategy, bars: Bars, context: Context) -> Signal:
     if not isinstance(answer, Signal):
         raise _refusal(strategy, bars, "a Signal from on_candle()", _kind(answer))
     _check_view(strategy, bars, answer.action, answer.strength)
-    return answer
+    return _revalidated(strategy, bars, answer)
+
+
+def _revalidated(strategy: Strategy, bars: Bars, answer: Signal) -> Signal:
+    """Return the signal once more through its validation, which `model_construct` goes around."""
+    try:
+        signal = Signal(**{name: getattr(answer, name) for name in Signal.model_fields})
+    except (ValidationError, AttributeError) as error:
+        found = explain(error) if isinstance(error, ValidationError) else str(error)
+        raise _refusal(strategy, bars, "a valid Signal", found) from error
+    if signal.extras and not _is_storable(signal.extras):
+        raise _refusal(strategy, bars, "extras of Unicode text without NUL", repr(signal.extras)[:80])
+    return signal
+
+
+def _is_storable(extras: object) -> bool:
+    # what Postgres takes as jsonb: no NUL, and no half of a surrogate pair
+    text = json.dumps(extras, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\\u0000" not in text
 
 
 def _cell(strategy: Strategy, bars: Bars, column: str, values: object, dtype: np.dtype[np.generic]) -> float:

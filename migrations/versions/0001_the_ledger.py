@@ -149,7 +149,7 @@ def upgrade() -> None:
         "series",
         sa.Column("symbol", sa.Text(), nullable=False),
         sa.Column("timeframe", sa.Text(), nullable=False),
-        sa.Column("last_open_time", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("last_open_time", sa.DateTime(timezone=True), nullable=True),
         sa.Column("rewrites", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
         sa.PrimaryKeyConstraint("symbol", "timeframe", name=op.f("pk_series")),
     )
