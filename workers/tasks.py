@@ -37,7 +37,7 @@ def register(app: Celery, slot: Callable[[], Slot], tally: Tally) -> None:
             chunks = Bundle.from_wire(body).chunks
         except MessageError as error:
             log.error("message refused", reason=str(error))
-            raise Reject(str(error), requeue=False) from error
+            return
         try:
             landed = _patiently(lambda: slot().executor.execute(chunks))
         except TransientError as error:
