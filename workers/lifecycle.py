@@ -6,6 +6,7 @@ import os
 import socket
 from dataclasses import dataclass
 
+import billiard.pool
 from celery import Celery
 from sqlalchemy import Engine
 
@@ -22,6 +23,10 @@ from workers.runtime.windows import WindowCache
 
 #: Strategy instances a slot keeps; far above what one fleet runs, so that it only bounds a leak.
 MOST_STRATEGIES = 2000
+
+#: Tenths of a second for which a slot that ends waits until the main process has read its last results. billiard's 30 s
+#: are waited in full when that process is waiting for the slot; what is not acknowledged is delivered again.
+LAST_RESULTS_READ_WITHIN = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +49,7 @@ def open_slot(app: Celery, settings: Settings) -> Slot:
     """Build what one pool process needs; connections open with their first use."""
     name = f"{socket.gethostname()}:{os.getpid()}"
     limits.install()
+    billiard.pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT = LAST_RESULTS_READ_WITHIN
     engine = build_engine(settings.database_dsn, name=f"candlefleet slot {name}", pool_size=1)
     rules = DecisionRules(settings.decision.quorum, settings.decision.threshold)
     store = SlotStore(engine, rules)

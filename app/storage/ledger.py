@@ -44,7 +44,7 @@ _MARK_PUBLISHED = text("""
 #: last outcome landed, which is when the decision needs them.
 _LAND = """
     WITH known AS (
-        SELECT id FROM dispatches WHERE id = %(dispatch_id)s
+        SELECT id FROM dispatches WHERE id = %(dispatch_id)s FOR UPDATE
     ), fresh AS (
         INSERT INTO outcomes (dispatch_id, strategy_id, strategy_revision, status, action, strength, edge, detail,
                               error_class, error, attempt, queued_ms, processing_ms, worker)

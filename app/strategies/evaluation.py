@@ -99,7 +99,7 @@ def _is_storable(extras: object) -> bool:
         text.encode()
     except UnicodeEncodeError:
         return False
-    return "\\u0000" not in text
+    return "\\u0000" not in text.replace("\\\\", "")  # an escaped backslash before u0000 is only text
 
 
 def _cell(strategy: Strategy, bars: Bars, column: str, values: object, dtype: np.dtype[np.generic]) -> float:

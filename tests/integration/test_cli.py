@@ -216,60 +216,63 @@ def test_status_says_how_things_stand(command: Command, busy: Engine, publisher:
     assert (human.code, "11 jobs: 7 succeeded, 2 failed, 2 waiting" in human.out) == (0, True)
 
 
-@pytest.mark.parametrize(
-    ("words", "found"),
-    [
-        ((), 9),
-        (("--limit", "2"), 2),
-        (("--dispatch", "4"), 3),
-        (("--strategy", "alpha"), 4),
-        (("--status", "succeeded"), 7),
-        (("--status", "timed_out"), 1),
-        (("--symbol", "ETH-USD"), 3),
-        (("--timeframe", "1h"), 6),
-        (("--timeframe", "1d"), 0),
-        (("--since", "2024-01-01T01:00:00"), 4),
-        (("--symbol", "BTC-USD", "--strategy", "beta", "--since", "2024-01-01T02:00:00"), 1),
-    ],
-)
-def test_outcomes_are_filtered(command: Command, busy: Engine, words: tuple[str, ...], found: int) -> None:
-    said = command("outcomes", *words, "--json")
-    assert (said.code, len(said.document)) == (0, found)
-    ids = [row["dispatch_id"] for row in said.document]
-    assert ids == sorted(ids, reverse=True)
+#: What is asked for, and how many outcomes of `busy` that is.
+OUTCOMES: list[tuple[tuple[str, ...], int]] = [
+    ((), 9),
+    (("--limit", "2"), 2),
+    (("--dispatch", "4"), 3),
+    (("--strategy", "alpha"), 4),
+    (("--status", "succeeded"), 7),
+    (("--status", "timed_out"), 1),
+    (("--symbol", "ETH-USD"), 3),
+    (("--timeframe", "1h"), 6),
+    (("--timeframe", "1d"), 0),
+    (("--since", "2024-01-01T01:00:00"), 4),
+    (("--symbol", "BTC-USD", "--strategy", "beta", "--since", "2024-01-01T02:00:00"), 1),
+]
 
 
-@pytest.mark.parametrize(
-    ("words", "ids"),
-    [
-        ((), [4, 3, 2, 1]),
-        (("--action", "long"), [1]),
-        (("--action", "short"), [2]),
-        (("--action", "flat"), [3]),
-        (("--symbol", "ETH-USD"), [4]),
-        (("--timeframe", "4h"), [4]),
-        (("--since", "2024-01-01T01:00:00"), [3, 2]),
-        (("--limit", "1"), [4]),
-    ],
-)
-def test_decisions_are_filtered(command: Command, busy: Engine, words: tuple[str, ...], ids: list[int]) -> None:
-    said = command("decisions", *words, "--json")
-    assert (said.code, [row["dispatch_id"] for row in said.document]) == (0, ids)
+def test_outcomes_are_filtered(command: Command, busy: Engine) -> None:
+    for words, found in OUTCOMES:
+        said = command("outcomes", *words, "--json")
+        assert (said.code, len(said.document)) == (0, found), words
+        ids = [row["dispatch_id"] for row in said.document]
+        assert ids == sorted(ids, reverse=True)
 
 
-@pytest.mark.parametrize(
-    ("words", "ids"),
-    [
-        ((), [5, 4, 3, 2, 1]),
-        (("--state", "open"), [5]),
-        (("--state", "complete", "--symbol", "BTC-USD"), [3, 2, 1]),
-        (("--timeframe", "4h"), [4]),
-        (("--since", "2024-01-01T02:00:00"), [5, 3]),
-    ],
-)
-def test_dispatches_are_filtered(command: Command, busy: Engine, words: tuple[str, ...], ids: list[int]) -> None:
-    said = command("dispatches", *words, "--json")
-    assert (said.code, [row["id"] for row in said.document]) == (0, ids)
+#: What is asked for, and the dispatches whose decisions that is, newest first.
+DECISIONS: list[tuple[tuple[str, ...], list[int]]] = [
+    ((), [4, 3, 2, 1]),
+    (("--action", "long"), [1]),
+    (("--action", "short"), [2]),
+    (("--action", "flat"), [3]),
+    (("--symbol", "ETH-USD"), [4]),
+    (("--timeframe", "4h"), [4]),
+    (("--since", "2024-01-01T01:00:00"), [3, 2]),
+    (("--limit", "1"), [4]),
+]
+
+
+def test_decisions_are_filtered(command: Command, busy: Engine) -> None:
+    for words, ids in DECISIONS:
+        said = command("decisions", *words, "--json")
+        assert (said.code, [row["dispatch_id"] for row in said.document]) == (0, ids), words
+
+
+#: What is asked for, and the dispatches that is, newest first.
+DISPATCHES: list[tuple[tuple[str, ...], list[int]]] = [
+    ((), [5, 4, 3, 2, 1]),
+    (("--state", "open"), [5]),
+    (("--state", "complete", "--symbol", "BTC-USD"), [3, 2, 1]),
+    (("--timeframe", "4h"), [4]),
+    (("--since", "2024-01-01T02:00:00"), [5, 3]),
+]
+
+
+def test_dispatches_are_filtered(command: Command, busy: Engine) -> None:
+    for words, ids in DISPATCHES:
+        said = command("dispatches", *words, "--json")
+        assert (said.code, [row["id"] for row in said.document]) == (0, ids), words
 
 
 @pytest.mark.parametrize("what", ["outcomes", "decisions", "dispatches", "status"])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from threading import Thread
 from typing import Any
 
@@ -13,7 +15,7 @@ from sqlalchemy import Engine
 
 from app.domain.decisions import ClosedBy, Decision
 from app.domain.jobs import Outcome, OutcomeStatus, Signal
-from app.storage.ledger import Attempt, land
+from app.storage.ledger import Attempt, Landing, land, land_all
 from tests.building import candle, definition, outcome, register
 from tests.integration.ledger import RULES, build_dispatcher, driver_of, land_on, rows, together
 from tests.waiting import wait_until
@@ -188,6 +190,55 @@ def test_failed_attempts_are_kept_once_and_do_not_count_as_landed(engine: Engine
         (n, number, "timed_out", "TimeoutError", f"{n}.{number}", 7.5, "test") for n, number in numbers
     ]
     assert counted(engine, dispatch_id) == (0, "open", False)
+
+
+@pytest.fixture
+def many(engine: Engine) -> list[int]:
+    """Ten dispatches that expect two strategies each."""
+    register(engine, definition("a"), definition("b"))
+    return list(build_dispatcher(engine).write([candle(n) for n in range(10)]).dispatch_ids)
+
+
+def test_many_dispatches_land_in_one_go(engine: Engine, many: list[int]) -> None:
+    mixed = [
+        Landing(many[3], chunk_of(many[3], 1)),
+        Landing(many[1], chunk_of(many[1], 2, 1)),
+        Landing(many[3], chunk_of(many[3], 2)),  # the second chunk of the same dispatch completes it
+        Landing(many[-1] + 1, chunk_of(many[-1] + 1, 1, 2)),  # there is no such dispatch
+        Landing(many[0], [], [Attempt(1, 0, OutcomeStatus.FAILED, "ValueError", "no", 1.0)]),
+    ]
+    with driver_of(engine) as driver:
+        answers = land_all(driver, mixed, "test", RULES)
+    assert [answer is not None for answer in answers] == [False, True, True, False, False]
+    assert [row[0] for row in sorted(decided(engine), key=str)] == [many[1], many[3]]
+    assert [counted(engine, n)[0] for n in many[:4]] == [0, 2, 0, 2]
+    assert rows(engine, "SELECT dispatch_id FROM attempts") == [(many[0],)]
+
+
+def test_bundles_that_overlap_in_any_order_neither_deadlock_nor_decide_twice(engine: Engine, many: list[int]) -> None:
+    def land_shuffled(seed: int) -> list[int]:
+        landings = [Landing(n, chunk_of(n, strategy)) for n in many for strategy in (1, 2)]
+        decided_here: list[int] = []
+        with driver_of(engine) as driver:
+            for turn in range(5):
+                random.Random(10 * seed + turn).shuffle(landings)
+                answers = land_all(driver, landings, "test", RULES)
+                decided_here += [each.dispatch_id for each, a in zip(landings, answers, strict=True) if a is not None]
+        return decided_here
+
+    answers = together(*(partial(land_shuffled, seed) for seed in range(4)))
+    assert sorted(n for each in answers for n in each) == many
+    assert [row[0] for row in sorted(decided(engine))] == many
+    assert {counted(engine, n) for n in many} == {(2, "complete", True)}
+
+
+def test_bundle_whose_connection_dies_leaves_nothing(engine: Engine, many: list[int]) -> None:
+    with driver_of(engine) as driver, suppress(psycopg.OperationalError), driver.transaction():
+        land_all(driver, [Landing(n, chunk_of(n, 1, 2)) for n in many], "test", RULES)
+        end_connection(engine, driver)
+    assert landed(engine) == []
+    assert decided(engine) == []
+    assert {counted(engine, n) for n in many} == {(0, "open", False)}
 
 
 def test_chunk_without_anything_is_no_error(engine: Engine, dispatch_id: int) -> None:

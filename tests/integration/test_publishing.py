@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 import pytest
 import redis
-from pydantic import SecretStr
 from sqlalchemy import Engine
 
 from app.broker import EXECUTE_TASK, PIPELINE_SIZE, QUEUES, Envelope, Publisher
@@ -148,14 +147,6 @@ def test_deployments_on_one_redis_do_not_see_each_other(
     neighbour.clear()
     assert sum(publisher.depths().values()) == 3
     neighbour.close()
-
-
-def test_broker_that_is_away_is_told_as_transient(settings: Settings, envelopes: tuple[Envelope, ...]) -> None:
-    away = settings.model_copy(update={"broker_url": SecretStr("redis://127.0.0.1:9/0")})
-    publisher = build_publisher(away)
-    with pytest.raises(BrokerUnavailableError, match="Redis is away"):
-        publisher.publish(envelopes)
-    publisher.close()
 
 
 def test_publisher_goes_on_after_its_connection_was_cut(

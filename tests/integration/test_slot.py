@@ -13,7 +13,9 @@ from app.domain.jobs import Chunk
 from app.domain.strategies import Limits
 from app.errors import StorageUnavailableError
 from app.settings import Settings
+from app.storage.engine import open_engine
 from tests.building import candle, definition, register, walk
+from tests.conftest import Deploy
 from tests.integration.ledger import build_dispatcher, rows
 from workers.lifecycle import Slot, open_slot
 
@@ -69,6 +71,30 @@ def test_anything_raised_is_the_end_of_its_own_job_only(engine: Engine, slot: Sl
     except BaseException as escaped:  # it would end pytest as well
         pytest.fail(f"{type(escaped).__name__} of one job got out of the chunk")
     assert [status for _, status, _ in statuses(engine)] == ["succeeded", "failed", "succeeded"]
+
+
+def test_text_that_only_looks_like_an_escape_is_kept(engine: Engine, slot: Slot) -> None:
+    *_, chunk = dispatched(engine, "tests.quant.unstorable:LooksLikeAnEscape")
+    slot.executor.execute([chunk])
+    assert rows(engine, "SELECT status, detail->'extras'->>'note' FROM outcomes") == [("succeeded", r"C:\u0000")]
+
+
+def test_bundle_gives_the_answers_that_its_chunks_give_alone(
+    engine: Engine, slot: Slot, settings: Settings, deploy: Deploy
+) -> None:
+    strategies = ("macd", "tests.quant.revealing:Digest", "tests.quant.misbehaving:Garbage")
+    together = slot.executor.execute(dispatched(engine, *strategies))
+    assert [each.decision is not None for each in together] == [True] * 40
+    query = """
+        SELECT dispatch_id, strategy_id, status, action, strength, detail->'extras'->>'digest' AS digest
+        FROM outcomes ORDER BY 1, 2
+    """
+    with deploy() as other, open_engine(other.database_dsn, name="tests") as apart:
+        alone = open_slot(create_celery(other), other)
+        for chunk in dispatched(apart, *strategies):
+            alone.executor.execute([chunk])
+        alone.close()
+        assert rows(engine, query) == rows(apart, query)
 
 
 def test_chunk_executed_again_changes_nothing(engine: Engine, slot: Slot) -> None:

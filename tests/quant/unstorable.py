@@ -21,6 +21,13 @@ class SurrogateInExtras(Strategy):
         return Signal(action=1, extras={"note": "\ud83d"})
 
 
+class LooksLikeAnEscape(Strategy):
+    """A backslash and some letters: nothing is wrong with it."""
+
+    def on_candle(self, context: Context) -> Signal:
+        return Signal(action=1, extras={"note": r"C:\u0000"})
+
+
 class NanInExtras(Strategy):
     """Not a number: Python's JSON has a word for it, nobody else's has."""
 
