@@ -20,8 +20,9 @@ demo: venv ## Run the main job on embedded servers, with a summary
 up: venv ## Keep everything running, Flower included, until Ctrl-C
 	@$(candlefleet) up $(ARGS)
 
+# Two processes, a file of tests each at a time: most tests wait for servers. One process: make test ARGS="-n 0"
 test: venv ## Run all tests: unit, integration, acceptance
-	@$(python) -m pytest $(ARGS)
+	@$(python) -m pytest -n 2 --dist loadfile $(ARGS)
 
 check: venv ## Check style, types, import rules and pins, as continuous integration does
 	@$(python) -m ruff check .

@@ -5,7 +5,8 @@ Redis only carries. Publishing may be repeated at any time: ids are deterministi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -23,9 +24,17 @@ from app.settings import Settings
 
 #: The one task that live work uses.
 EXECUTE_TASK = "strategies.execute"
+#: Tasks of the fleet itself, on the control queue.
+BURY_TASK, DEAD_LETTER_TASK, CANARY_TASK = "fleet.bury", "fleet.dead_letter", "fleet.canary"
 
-#: Queues in order of urgency.
+#: Queues of jobs, in order of urgency.
 QUEUES: tuple[str, ...] = tuple(priority.value for priority in Priority)
+#: Queue of the fleet's own small tasks: what a dead slot leaves behind, canaries.
+CONTROL_QUEUE = "control"
+#: Turns of the control queue in a full cycle: its few messages never wait behind jobs.
+CONTROL_WEIGHT = 1000
+#: Hard limit of a control task, seconds.
+CONTROL_LIMIT_S = 30.0
 
 #: Messages of one pipeline; large enough that the round trip disappears, small enough to bound memory.
 PIPELINE_SIZE = 500
@@ -105,7 +114,7 @@ def _messages(settings: Settings) -> dict[str, Any]:
         "task_serializer": "json",
         "accept_content": ["json"],
         "task_ignore_result": True,
-        "task_queues": [Queue(name, routing_key=name) for name in QUEUES],
+        "task_queues": [Queue(name, routing_key=name) for name in (CONTROL_QUEUE, *QUEUES)],
         "task_default_queue": Priority.NORMAL.value,
         "task_create_missing_queues": False,
         "worker_send_task_events": settings.metrics,
@@ -117,10 +126,11 @@ def _execution(settings: Settings) -> dict[str, Any]:
     worker = settings.worker
     return {
         "task_acks_late": True,
+        # a queue of each node's own: a canary through it tells a deaf node from a quiet one
+        "worker_direct": True,
         "worker_concurrency": worker.slots or None,
         "worker_prefetch_multiplier": worker.prefetch,
         "worker_max_tasks_per_child": worker.max_jobs_per_slot or None,
-        "worker_soft_shutdown_timeout": worker.shutdown_s,
         "worker_cancel_long_running_tasks_on_connection_loss": True,
         "worker_hijack_root_logger": False,
         # a slot imports numpy and TA-Lib before the fork, but a busy machine may still need seconds to fork
@@ -132,7 +142,7 @@ def _execution(settings: Settings) -> dict[str, Any]:
 
 def _transport(settings: Settings) -> dict[str, Any]:
     broker = settings.broker
-    weights = dict(zip(QUEUES, broker.queue_weights, strict=True))
+    weights = {CONTROL_QUEUE: CONTROL_WEIGHT, **dict(zip(QUEUES, broker.queue_weights, strict=True))}
     return {
         "broker_transport_options": {
             # one Redis list per queue: a strategy's priority is its queue, not a sub-list of it
@@ -160,10 +170,18 @@ class Envelope:
     """Seconds after which the slot that runs the chunk is killed."""
     countdown_s: float | None = None
     """Seconds to wait before the chunk may run; for retries."""
+    alone: bool = False
+    """Whether it must not share its message: a neighbour may have killed the slot it was in."""
 
 
 def envelope(
-    chunk: Chunk, *, names: str, label: str | None, hard_limit_s: float, countdown_s: float | None = None
+    chunk: Chunk,
+    *,
+    names: str,
+    label: str | None,
+    hard_limit_s: float,
+    countdown_s: float | None = None,
+    alone: bool = False,
 ) -> Envelope:
     """Build an envelope.
 
@@ -173,10 +191,11 @@ def envelope(
         label: the task's name in Flower; None leaves the task's own.
         hard_limit_s: seconds after which the slot is killed.
         countdown_s: seconds to wait before it may run.
+        alone: whether it must not share its message.
     """
     candle = chunk.candle
     arguments = f"{candle.symbol} {candle.timeframe} {candle.open_time:%Y-%m-%dT%H:%MZ}: {names}"
-    return Envelope(chunk, label, arguments, hard_limit_s, countdown_s)
+    return Envelope(chunk, label, arguments, hard_limit_s, countdown_s, alone)
 
 
 def pack(envelopes: Iterable[Envelope], most: int) -> Iterator[list[Envelope]]:
@@ -198,7 +217,7 @@ def pack(envelopes: Iterable[Envelope], most: int) -> Iterator[list[Envelope]]:
 
 
 def _may_share(before: Envelope, after: Envelope) -> bool:
-    if before.countdown_s is not None or after.countdown_s is not None:
+    if any(each.alone or each.countdown_s is not None for each in (before, after)):
         return False
     # chunks of one dispatch were parted on purpose
     return before.chunk.dispatch_id != after.chunk.dispatch_id and (
@@ -235,6 +254,32 @@ class Publisher:
                 for group in pack(envelopes, self.jobs_in_message):
                     self._send(producer, group)
 
+    def send_control(
+        self, task: str, body: Mapping[str, Any], *, task_id: str, correlation_id: str = "", queue: str = CONTROL_QUEUE
+    ) -> None:
+        """Send one of the fleet's own tasks.
+
+        Raises:
+            BrokerUnavailableError: Redis is away.
+        """
+        with self._translated():
+            options = {"task_id": task_id, "correlation_id": correlation_id, "argsrepr": task_id}
+            self._put(self._open(), task, body, queue=queue, time_limit=CONTROL_LIMIT_S, **options)
+
+    def oldest(self) -> dict[str, str | None]:
+        """Return the task id of the message that has waited longest in each queue; None for an empty queue.
+
+        Raises:
+            BrokerUnavailableError: Redis is away.
+        """
+        with self._translated():
+            channel = self._open().channel
+            pipeline = channel.client.pipeline(transaction=False)
+            for queue in QUEUES:
+                # kombu puts the prefix before the keys of the commands it uses itself, and LINDEX is none of them
+                pipeline.lindex(f"{channel.global_keyprefix}{queue}", -1)
+            return {queue: _task_id(raw) for queue, raw in zip(QUEUES, pipeline.execute(), strict=True)}
+
     def depths(self) -> dict[str, int]:
         """Return how many messages wait in each queue, not counting those that workers hold.
 
@@ -258,7 +303,7 @@ class Publisher:
         waiting = sum(self.depths().values())
         with self._translated():
             channel = self._open().channel
-            channel.client.delete(*QUEUES, channel.unacked_key, channel.unacked_index_key)
+            channel.client.delete(CONTROL_QUEUE, *QUEUES, channel.unacked_key, channel.unacked_index_key)
         return waiting
 
     def close(self) -> None:
@@ -276,28 +321,37 @@ class Publisher:
 
     def _send(self, producer: Producer, group: Sequence[Envelope]) -> None:
         first, bundle = group[0], Bundle.model_construct(chunks=tuple(envelope.chunk for envelope in group))
-        headers, properties, body, _ = self._app.amqp.as_task_v2(
-            bundle.task_id,
+        self._put(
+            producer,
             EXECUTE_TASK,
-            args=[bundle.to_wire()],
+            bundle.to_wire(),
+            queue=bundle.priority.value,
+            task_id=bundle.task_id,
+            correlation_id=first.chunk.correlation_id,
             countdown=first.countdown_s,
+            expires=max(envelope.chunk.expires_at for envelope in group),
             time_limit=max(envelope.hard_limit_s for envelope in group),
             retries=first.chunk.attempt,
             shadow=first.label if len(group) == 1 else None,
             argsrepr=first.arguments if len(group) == 1 else f"{first.arguments}; and {len(group) - 1} more candles",
-            kwargsrepr="",
-            origin=self._origin,
-            ignore_result=True,
         )
-        headers["correlation_id"] = first.chunk.correlation_id
-        producer.publish(
-            body,
-            exchange="",
-            routing_key=bundle.priority.value,
-            serializer="json",
-            headers=headers,
-            **properties,
+
+    def _put(
+        self,
+        producer: Producer,
+        task: str,
+        body: Mapping[str, Any],
+        *,
+        queue: str,
+        task_id: str,
+        correlation_id: str,
+        **options: Any,
+    ) -> None:
+        headers, properties, message, _ = self._app.amqp.as_task_v2(
+            task_id, task, args=[body], kwargsrepr="", origin=self._origin, ignore_result=True, **options
         )
+        headers["correlation_id"] = correlation_id
+        producer.publish(message, exchange="", routing_key=queue, serializer="json", headers=headers, **properties)
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -306,3 +360,13 @@ class Publisher:
         except (KombuError, RedisError, OSError) as error:
             self.close()
             raise BrokerUnavailableError(f"Redis is away: {error}") from error
+
+
+def _task_id(raw: bytes | None) -> str | None:
+    if raw is None:
+        return None
+    try:
+        # of a message with several chunks, the first
+        return str(json.loads(raw)["headers"]["id"]).partition("~")[0]
+    except (ValueError, KeyError, TypeError):  # not a message of ours: a worker will say so
+        return None

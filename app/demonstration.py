@@ -177,6 +177,7 @@ def _on(
         say(f"{len(definitions)} strategies, {plan.workers} worker(s) with {plan.slots} slots each")
         with Children(settings.home / "logs", environment) as children:
             _start_workers(children, plan, settings)
+            children.start("maintenance", "app.cli.main", "maintenance")
             _await_workers(operations, children, plan.workers, stop)
             feed = _build_feed(plan, stop)
             say(f"Replaying {feed.source}")

@@ -30,8 +30,16 @@ class MessageError(PermanentError):
     """A message on a queue is not a chunk this version understands."""
 
 
+class UnknownDispatchError(MessageError):
+    """A chunk of a dispatch that the ledger does not hold."""
+
+
 class UnknownStrategyError(PermanentError):
     """A strategy id, name or revision that the catalogue does not hold."""
+
+
+class JobExpiredError(PermanentError):
+    """A job was delivered when its candle was out of date."""
 
 
 class TransientError(CandlefleetError):
@@ -57,6 +65,10 @@ class BrokerUnavailableError(TransientError):
 
 class StrategyError(CandlefleetError):
     """User code failed or answered nonsense; the strategy's own retry policy decides."""
+
+
+class SlotDiedError(StrategyError):
+    """The slot died while the job ran alone in it: a segmentation fault, out of memory, or the hard limit."""
 
 
 class InvalidSignalError(StrategyError):

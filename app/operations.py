@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +12,17 @@ from sqlalchemy import Connection, Engine
 
 from app.broker import QUEUES, Publisher, create_celery
 from app.definitions import LoadedDefinition, Provenance, load_definitions
+from app.domain.breakers import BreakerState
 from app.domain.strategies import RegisteredStrategy, StrategyStatus
 from app.errors import BrokerUnavailableError
+from app.operations_queues import Queues
 from app.settings import Settings
-from app.storage import listings
+from app.storage import breakers, listings
 from app.storage import strategies as catalogue
 from app.storage.engine import build_engine, translated
 from app.storage.migrate import require_current
 from app.storage.nodes import load_nodes
 from app.strategies.registry import Registry
-
-#: Heartbeats a node may miss before it counts as gone.
-MISSED_BEATS = 3
 
 #: The definitions that ship with Candlefleet.
 BUILTIN_DEFINITIONS = Path(__file__).resolve().parents[1] / "config" / "strategies.toml"
@@ -38,7 +36,10 @@ class Operations:
         self.engine: Engine = build_engine(
             settings.database_dsn, name="candlefleet operations", pool_size=settings.database_pool
         )
-        self._publisher = Publisher(create_celery(settings), settings.dispatch.jobs_in_chunk)
+        celery = create_celery(settings)
+        self.queues = Queues(celery)
+        self._publisher = Publisher(celery, settings.dispatch.jobs_in_chunk)
+        self._is_current = False
 
     def close(self) -> None:
         """Give connections back. Idempotent."""
@@ -53,7 +54,7 @@ class Operations:
             StorageUnavailableError: Postgres is away.
             ConfigurationError: its schema is not the newest.
         """
-        require_current(self.engine)
+        self._require_current()
         with translated(), self.engine.connect() as connection:
             yield connection
 
@@ -65,7 +66,7 @@ class Operations:
             StorageUnavailableError: Postgres is away.
             ConfigurationError: its schema is not the newest.
         """
-        require_current(self.engine)
+        self._require_current()
         with translated(), self.engine.begin() as connection:
             yield connection
 
@@ -92,17 +93,23 @@ class Operations:
     def set_status(self, name: str, status: StrategyStatus) -> RegisteredStrategy:
         """Pause, resume or unload a strategy; takes effect with the next candle. Idempotent.
 
+        A strategy that becomes active gets a clean slate: its breaker closes, its crashes are forgotten, and every
+        slot builds it anew.
+
         Raises:
             UnknownStrategyError: no strategy is called so.
         """
         with self.changing() as connection:
-            return catalogue.set_status(connection, name, status)
+            strategy = catalogue.set_status(connection, name, status)
+            if status is StrategyStatus.ACTIVE:
+                breakers.close_breaker(connection, strategy.id)
+                catalogue.bump_version(connection)
+            return strategy
 
     def status(self) -> dict[str, Any]:
         """Return the figures of the whole: queues, nodes, jobs, latency. Plain JSON values and datetimes."""
         with self.reading() as connection:
-            silence = timedelta(seconds=self.settings.worker.heartbeat_s * MISSED_BEATS)
-            nodes = load_nodes(connection, silence)
+            nodes = load_nodes(connection, self.settings.silence)
             open_dispatches, missing = listings.count_open(connection)
             outcomes = listings.count_outcomes(connection)
             figures: dict[str, Any] = {
@@ -113,6 +120,8 @@ class Operations:
                 "processing_ms": listings.load_processing(connection),
                 "latency_ms": listings.load_latency(connection),
                 "nodes": nodes,
+                "breakers": [row for row in breakers.list_breakers(connection) if row["state"] != BreakerState.CLOSED],
+                "quarantined": listings.list_names(connection, StrategyStatus.QUARANTINED),
             }
         alive = [node for node in nodes if node["is_alive"]]
         return {
@@ -121,6 +130,12 @@ class Operations:
             "active_workers": len(alive),
             "slots": sum(node["slots"] for node in alive),
         }
+
+    def _require_current(self) -> None:
+        # reading the migrations takes longer than most questions: a schema that was current stays so
+        if not self._is_current:
+            require_current(self.engine)
+            self._is_current = True
 
     def _with_defaults(self, loaded: LoadedDefinition) -> LoadedDefinition:
         """Return the definition with this deployment's defaults for what its file leaves open."""

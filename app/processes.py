@@ -64,6 +64,32 @@ class Children:
         """Return the exit code of a child, None while it runs."""
         return self._running[name].poll()
 
+    def pid(self, name: str) -> int:
+        """Return the process id of a child, which is also that of its session and process group."""
+        return self._running[name].pid
+
+    def signal(self, name: str, sig: signal.Signals) -> None:
+        """Send a signal to a child; nothing happens if it has ended."""
+        self._running[name].send_signal(sig)
+
+    def kill(self, name: str) -> None:
+        """End a child as the loss of its machine would: SIGKILL to all of its processes. Returns once it is dead."""
+        _kill_group(self._running[name])
+
+    def wait(self, name: str, seconds: float = PATIENCE_S) -> int:
+        """Wait until a child has ended and return its exit code.
+
+        Raises:
+            subprocess.TimeoutExpired: it did not end.
+        """
+        return self._running[name].wait(seconds)
+
+    def discard(self, name: str) -> None:
+        """End a child as `kill` does and stop watching it. Idempotent."""
+        if name in self._running:
+            self.kill(name)
+            self.forget(name)
+
     def forget(self, name: str) -> None:
         """Stop watching a child that ended."""
         self._running.pop(name)
@@ -94,12 +120,18 @@ def run_module(module: str, arguments: Sequence[str]) -> None:
     os.execv(sys.executable, [sys.executable, "-m", module, *arguments])  # noqa: S606 - no shell is wanted
 
 
-def _die_with_parent() -> None:
+def die_with_parent(sig: signal.Signals) -> None:
+    """Have the kernel send this process a signal when its parent dies, however it dies. Linux only; else nothing."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, sig)
+
+
+def _die_with_parent() -> None:
+    die_with_parent(signal.SIGTERM)
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:
     # a worker's slots are in its session: killed with it, or they would live on
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    if process.poll() is None:  # once it is reaped its number may be somebody else's
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()

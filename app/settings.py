@@ -18,11 +18,16 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, m
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
+from app.domain.breakers import BreakerRules
+from app.domain.decisions import DecisionRules
 from app.domain.strategies import Priority
 from app.errors import ConfigurationError
 
 PREFIX = "CANDLEFLEET_"
 DELIMITER = "__"
+
+#: Signs of life a node may miss before it counts as gone.
+MISSED_BEATS = 3
 
 
 class Group(BaseModel):
@@ -44,6 +49,8 @@ class DispatchSettings(Group):
     """Most candles written in one transaction and published in one pipeline."""
     deadline_s: Annotated[float, Field(gt=0)] = 60.0
     """Seconds from dispatch until its decision is due."""
+    lifetime_s: Annotated[float, Field(gt=0)] = 300.0
+    """Seconds from dispatch after which a job that was not executed is out of date."""
     default_priority: Priority = Priority.NORMAL
     """Priority of a strategy whose definition names none."""
 
@@ -78,8 +85,8 @@ class WorkerSettings(Group):
     """Longest delay before a retry."""
     max_jobs_per_slot: Annotated[int, Field(ge=0)] = 0
     """Messages after which a slot is replaced; 0 means never."""
-    heartbeat_s: Annotated[float, Field(gt=0)] = 5.0
-    """Seconds between two rows of a node in `nodes`."""
+    heartbeat_s: Annotated[float, Field(gt=0)] = 1.0
+    """Seconds between two signs of life of a node; after three missed ones it counts as gone."""
     shutdown_s: Annotated[float, Field(gt=0)] = 30.0
     """Seconds a node waits for its running chunks on SIGTERM before it hands them back."""
 
@@ -113,6 +120,37 @@ class DecisionSettings(Group):
     """Share of the expected weight that must have succeeded for a decision to name an action."""
     threshold: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Least absolute score that is a direction; below it the decision is flat."""
+
+    grace_s: Annotated[float, Field(gt=0)] = 30.0
+    """Seconds from dispatch after which a decision is made as soon as the quorum is heard."""
+
+
+class BreakerSettings(Group):
+    """When a strategy that keeps failing is left alone."""
+
+    failures: Annotated[int, Field(ge=1)] = 5
+    """Failures in a row that open its breaker."""
+    open_s: Annotated[float, Field(gt=0)] = 60.0
+    """Seconds the breaker stays open the first time; doubles with every trip."""
+    cap_s: Annotated[float, Field(gt=0)] = 3600.0
+    """Longest time a breaker stays open, seconds."""
+    crashes: Annotated[int, Field(ge=1)] = 3
+    """Slots a strategy may kill before it is quarantined."""
+
+
+class MaintenanceSettings(Group):
+    """How whatever is overdue is found and dealt with."""
+
+    every_s: Annotated[float, Field(gt=0)] = 1.0
+    """Seconds between two rounds of the services."""
+    overdue_s: Annotated[float, Field(gt=0)] = 6.0
+    """Seconds after which a published chunk that nobody holds counts as lost."""
+    most_sends: Annotated[int, Field(ge=1, le=1000)] = 10
+    """Times a dispatch is sent before its missing jobs are recorded as lost."""
+    canary_s: Annotated[float, Field(gt=0)] = 10.0
+    """Seconds between two canaries through each node."""
+    retention_days: Annotated[float, Field(gt=0)] = 90.0
+    """Days after which outcomes are dropped, a partition at a time."""
 
 
 class FlowerSettings(Group):
@@ -175,6 +213,8 @@ class Settings(BaseSettings):
     worker: WorkerSettings = WorkerSettings()
     broker: BrokerSettings = BrokerSettings()
     decision: DecisionSettings = DecisionSettings()
+    breaker: BreakerSettings = BreakerSettings()
+    maintenance: MaintenanceSettings = MaintenanceSettings()
     flower: FlowerSettings = FlowerSettings()
     log: LogSettings = LogSettings()
     strategies: StrategySettings = StrategySettings()
@@ -183,6 +223,31 @@ class Settings(BaseSettings):
     def deadline(self) -> timedelta:
         """Time from dispatch until its decision is due."""
         return timedelta(seconds=self.dispatch.deadline_s)
+
+    @property
+    def lifetime(self) -> timedelta:
+        """Time from dispatch after which a job that was not executed is out of date."""
+        return timedelta(seconds=self.dispatch.lifetime_s)
+
+    @property
+    def silence(self) -> timedelta:
+        """Time without a sign of life after which a node counts as gone."""
+        return timedelta(seconds=self.worker.heartbeat_s * MISSED_BEATS)
+
+    @property
+    def rules(self) -> DecisionRules:
+        """How outcomes become a decision, and when a strategy is left alone."""
+        breaker = self.breaker
+        return DecisionRules(
+            quorum=self.decision.quorum,
+            threshold=self.decision.threshold,
+            breaker=BreakerRules(
+                failures=breaker.failures,
+                open_for=timedelta(seconds=breaker.open_s),
+                cap=timedelta(seconds=breaker.cap_s),
+                crashes=breaker.crashes,
+            ),
+        )
 
     @property
     def database_dsn(self) -> str:

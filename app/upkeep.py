@@ -1,4 +1,4 @@
-"""Keeping a whole deployment running on one machine: a worker node, Flower, and a producer if asked for."""
+"""Keeping a whole deployment running on one machine: worker, maintenance, Flower, and a producer if asked for."""
 
 from __future__ import annotations
 
@@ -85,6 +85,7 @@ def _prepare(settings: Settings, say: Callable[[str], None]) -> None:
 def _commands(plan: Plan) -> dict[str, tuple[str, ...]]:
     commands: dict[str, tuple[str, ...]] = {
         "worker": ("app.cli.main", "worker", "--concurrency", str(plan.slots)),
+        "maintenance": ("app.cli.main", "maintenance"),
         "flower": ("app.cli.main", "flower"),
     }
     if plan.feed is not None:

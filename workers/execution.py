@@ -15,7 +15,7 @@ import structlog
 from app.broker import Envelope, envelope
 from app.domain.decisions import Decision
 from app.domain.jobs import Chunk, JobKey, Outcome, OutcomeStatus, Signal
-from app.errors import JobTimeoutError, PermanentError
+from app.errors import JobExpiredError, JobTimeoutError, PermanentError, SlotDiedError
 from app.settings import WorkerSettings
 from app.storage.ledger import Attempt, Landing
 from app.strategies.bars import Bars
@@ -27,12 +27,26 @@ from workers.runtime.windows import WindowCache
 
 log = structlog.get_logger()
 
+#: Seconds after its dispatch within which a first delivery is taken at its word: looking up whether somebody ended
+#: its jobs meanwhile costs a round trip.
+FRESH_S = 5.0
+
+#: Seconds for which a slot believes what it knows of open breakers; a slot that replaces a dead one knows nothing yet.
+STOPPED_FOR_S = 1.0
+
 #: Longest error text kept in a row, characters.
 ERROR_TEXT_LIMIT = 2000
 
 
 #: Records chunks in one transaction; returns the decision of each dispatch that is complete now.
 LandAll = Callable[[Sequence[Landing], str], Sequence[Decision | None]]
+
+#: Notes which strategy's code runs now and its soft limit in milliseconds; 0 for none.
+Enter = Callable[[int, int], None]
+
+
+class BreakerOpenError(PermanentError):
+    """A job whose strategy's breaker is open: trying again gives the same answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,16 +101,28 @@ class Executor:
         windows: WindowCache,
         runtimes: RuntimeCache,
         land_all: LandAll,
+        load_ended: Callable[[int], frozenset[int]],
         publish: Callable[[Sequence[Envelope]], None],
         settings: WorkerSettings,
         worker: str,
+        load_stopped: Callable[[], frozenset[int]] = frozenset,
+        load_tried: Callable[[int], frozenset[int]] = lambda _: frozenset(),
+        enter: Enter = lambda *_: None,
+        suspects: Callable[[], frozenset[int]] = frozenset,
     ) -> None:
         self._windows = windows
         self._runtimes = runtimes
         self._land_all = land_all
+        self._load_ended = load_ended
         self._publish = publish
         self._settings = settings
         self._worker = worker
+        self._load_stopped = load_stopped
+        self._load_tried = load_tried
+        self._enter = enter
+        self._suspects = suspects
+        self._stopped: frozenset[int] = frozenset()
+        self._stopped_until = 0.0
 
     def execute(self, chunks: Sequence[Chunk]) -> list[Landed]:
         """Run every job of every chunk, record what happened, and send what should be tried again.
@@ -110,20 +136,90 @@ class Executor:
             StorageUnavailableError: Postgres is away; nothing is lost, execute the chunks again.
             BrokerUnavailableError: a retry could not be sent; execute the chunks again.
         """
-        work = [self._run(chunk) for chunk in chunks]
+        jobs = sum(len(chunk.jobs) for chunk in chunks)
+        suspects = self._suspects() if jobs > 1 else frozenset()
+        wanted = [each for each in map(self._still_wanted, chunks) if each is not None]
+        safe = [each for each in (self._without(chunk, suspects) for chunk in wanted) if each is not None]
+        return self._record([self._run(chunk) for chunk in safe])
+
+    def bury(self, chunk: Chunk, status: OutcomeStatus, text: str) -> list[Landed]:
+        """Record an attempt at a job that killed its slot, and send the job again if it has retries left.
+
+        Idempotent, as `execute`.
+
+        Args:
+            chunk: the job alone.
+            status: ``crashed`` or ``timed_out``.
+            text: what was seen of its end.
+
+        Raises:
+            StorageUnavailableError, BrokerUnavailableError: as `execute`.
+        """
+        runtimes = self._runtimes.runtimes(chunk.jobs, chunk.catalogue_version)
+        ran = [Ran(status, waited_ms(chunk), 0.0, error=SlotDiedError(text))]
+        return self._record([_work(chunk, runtimes, ran, crashed=[chunk.jobs[0].strategy_id])])
+
+    def _still_wanted(self, chunk: Chunk) -> Chunk | None:
+        """Return the chunk without the jobs that have ended meanwhile, by an earlier delivery or by an operator."""
+        if chunk.attempt == 0 and waited_ms(chunk) < FRESH_S * 1000:
+            return chunk
+        ended = self._load_ended(chunk.dispatch_id)
+        jobs = tuple(key for key in chunk.jobs if key.strategy_id not in ended)
+        if len(jobs) == len(chunk.jobs):
+            return chunk
+        return chunk.model_copy(update={"jobs": jobs}) if jobs else None
+
+    def _without(self, chunk: Chunk, suspects: frozenset[int]) -> Chunk | None:
+        """Send jobs that may kill the slot away, each alone; return the rest."""
+        away = [key for key in chunk.jobs if key.strategy_id in suspects]
+        if not away:
+            return chunk
+        runtimes = self._runtimes.runtimes(away, chunk.catalogue_version)
+        self._publish([self._alone(chunk, key, runtime) for key, runtime in zip(away, runtimes, strict=True)])
+        rest = tuple(key for key in chunk.jobs if key.strategy_id not in suspects)
+        return chunk.model_copy(update={"jobs": rest}) if rest else None
+
+    def _alone(self, chunk: Chunk, key: JobKey, runtime: Runtime) -> Envelope:
+        return envelope(
+            chunk.model_copy(update={"jobs": (key,)}),
+            names=runtime.name,
+            label=runtime.name,
+            hard_limit_s=runtime.limits.timeout_ms / 1000 + self._settings.hard_grace_s,
+            countdown_s=self._settings.retry_base_s,
+        )
+
+    def _stopped_now(self, chunk: Chunk) -> frozenset[int]:
+        """Return the strategies that must not run: jobs sent before their breaker opened would kill slot after slot.
+
+        A job that was tried before is not held back: how it ends must be found out.
+        """
+        if time.monotonic() > self._stopped_until:
+            self._stopped = self._load_stopped()
+            self._stopped_until = time.monotonic() + STOPPED_FOR_S
+        stopped = self._stopped & {key.strategy_id for key in chunk.jobs}
+        if chunk.attempt or not stopped:
+            return frozenset()
+        return stopped - self._load_tried(chunk.dispatch_id)
+
+    def _record(self, work: Sequence[_Work]) -> list[Landed]:
+        """Land what ran, in one transaction, and send what should be tried again."""
+        if not work:
+            return []
         decisions = self._land_all([each.landing for each in work], self._worker)
         retries = [self._retry(each) for each in work if each.landing.attempts]
         if retries:
             self._publish(retries)
         landed = [Landed(each.landing, decision) for each, decision in zip(work, decisions, strict=True)]
-        for chunk, each in zip(chunks, landed, strict=True):
-            _log(chunk, each)
+        for each, result in zip(work, landed, strict=True):
+            _log(each.chunk, result)
         return landed
 
     def _run(self, chunk: Chunk) -> _Work:
         runtimes = self._runtimes.runtimes(chunk.jobs, chunk.catalogue_version)
-        ran = run_jobs(chunk, runtimes, self._windows.window(chunk))
-        return _Work(chunk, runtimes, Landing(chunk.dispatch_id, *sort_out(chunk, runtimes, ran)))
+        if is_expired(chunk, time.time()):
+            return _work(chunk, runtimes, [expire(chunk)] * len(chunk.jobs))
+        window, stopped = self._windows.window(chunk), self._stopped_now(chunk)
+        return _work(chunk, runtimes, run_jobs(chunk, runtimes, window, stopped, self._enter))
 
     def _retry(self, work: _Work) -> Envelope:
         """Build the message that tries the failed jobs of a chunk once more."""
@@ -141,11 +237,69 @@ class Executor:
         )
 
 
-def run_jobs(chunk: Chunk, runtimes: Sequence[Runtime], bars: Bars) -> list[Ran]:
-    """Run the jobs one after another on the same window; indicators are computed once for all of them."""
+def waited_ms(chunk: Chunk) -> float:
+    """Return milliseconds since the chunk's dispatch, 0 if the clocks disagree."""
+    return max(0.0, (time.time() - chunk.created_at.timestamp()) * 1000)
+
+
+def is_expired(chunk: Chunk, now: float) -> bool:
+    """Tell whether a chunk is out of date.
+
+    Args:
+        chunk: what was delivered.
+        now: epoch seconds.
+    """
+    return now > chunk.expires_at.timestamp()
+
+
+def expire(chunk: Chunk) -> Ran:
+    """Return the end of a job that is out of date: it is not executed."""
+    waited = waited_ms(chunk)
+    error = JobExpiredError(
+        f"expected to start by {chunk.expires_at.isoformat()}, was delivered {waited:.0f} ms after dispatch"
+    )
+    return Ran(OutcomeStatus.EXPIRED, waited, 0.0, error=error)
+
+
+def _work(chunk: Chunk, runtimes: Sequence[Runtime], ran: Sequence[Ran], crashed: Sequence[int] = ()) -> _Work:
+    outcomes, attempts = sort_out(chunk, runtimes, ran)
+    return _Work(chunk, runtimes, Landing(chunk.dispatch_id, outcomes, attempts, crashed))
+
+
+def run_jobs(
+    chunk: Chunk,
+    runtimes: Sequence[Runtime],
+    bars: Bars,
+    stopped: frozenset[int] = frozenset(),
+    enter: Enter = lambda *_: None,
+) -> list[Ran]:
+    """Run the jobs one after another on the same window; indicators are computed once for all of them.
+
+    Args:
+        chunk: the jobs.
+        runtimes: of the jobs, in order.
+        bars: the window.
+        stopped: strategies whose jobs are skipped.
+        enter: told before each job whose code runs now, and in the end that nobody's does.
+    """
     cache = IndicatorCache(bars)
     created_at = chunk.created_at.timestamp()
-    return [run_job(runtime, bars, cache, created_at) for runtime in runtimes]
+    ran = []
+    for key, runtime in zip(chunk.jobs, runtimes, strict=True):
+        enter(key.strategy_id, runtime.limits.timeout_ms)
+        ran.append(skip(created_at) if key.strategy_id in stopped else run_job(runtime, bars, cache, created_at))
+    enter(0, 0)
+    return ran
+
+
+def skip(created_at: float) -> Ran:
+    """Return the end of a job whose strategy's breaker opened while it was on its way.
+
+    Args:
+        created_at: when its dispatch was written, epoch seconds.
+    """
+    error = BreakerOpenError("not executed: the strategy's breaker opened while the job was on its way")
+    return Ran(OutcomeStatus.SKIPPED, max(0.0, (time.time() - created_at) * 1000), 0.0, error=error)
 
 
 def run_job(runtime: Runtime, bars: Bars, cache: IndicatorCache, created_at: float) -> Ran:

@@ -6,6 +6,7 @@ itself after the fork.
 
 from __future__ import annotations
 
+import signal
 from typing import Any
 
 from celery import Celery
@@ -15,14 +16,20 @@ from celery.signals import (
     worker_process_shutdown,
     worker_ready,
     worker_shutdown,
+    worker_shutting_down,
 )
 
 from app.broker import create_celery
 from app.deployment import Deployment
+from app.processes import die_with_parent
 from app.settings import Settings, load_settings
 from app.telemetry import configure_logging
-from workers.heartbeat import Heartbeat, Tally
+from workers.heartbeat import Heartbeat, Present, Tally
+from workers.letters import build_consumer
 from workers.lifecycle import Slot, open_slot
+from workers.reconnect import patient, quieten
+from workers.requests import NoticeDeaths, UrgentPublisher, build_request
+from workers.shutdown import Shutdown, install
 from workers.tasks import register
 
 
@@ -33,20 +40,33 @@ class Node:
         self.settings = settings
         self.app = create_celery(settings)
         self.tally = Tally()
+        self.present = Present()
         self._slot: Slot | None = None
         self._heartbeat: Heartbeat | None = None
-        register(self.app, self.slot, self.tally)
+        self._publisher = UrgentPublisher(self.app, jobs_in_message=1)
+        self._shutdown = Shutdown(settings.worker.shutdown_s)
+        request = build_request(
+            lambda: self._publisher,
+            lambda: self._shutdown.is_handing_back,
+            self.present,
+            settings.worker.hard_grace_s,
+        )
+        register(self.app, self.slot, self.tally, request)
+        self.app.steps["worker"].add(NoticeDeaths)
+        install(self.app)
+        self.app.conf.worker_consumer = patient(build_consumer(lambda: self._publisher))
 
     def slot(self) -> Slot:
         """Return what this process owns; built with the first call, which the pool makes after the fork."""
         if self._slot is None:
-            self._slot = open_slot(self.app, self.settings)
+            self._slot = open_slot(self.app, self.settings, self.present)
         return self._slot
 
     def open_slot(self, **_: Any) -> None:
         """A pool process starts."""
-        configure_logging(self.settings.log)
-        self._slot = open_slot(self.app, self.settings)
+        die_with_parent(signal.SIGKILL)
+        self._keep_logging()
+        self._slot = open_slot(self.app, self.settings, self.present)
 
     def close_slot(self, **_: Any) -> None:
         """A pool process ends."""
@@ -76,11 +96,14 @@ class Node:
         worker_process_init.connect(self.open_slot, weak=False)
         worker_process_shutdown.connect(self.close_slot, weak=False)
         worker_ready.connect(self.start_heartbeat, weak=False)
+        worker_ready.connect(self._shutdown.watch, weak=False)
+        worker_shutting_down.connect(self._shutdown.ask, weak=False)
         worker_shutdown.connect(self.stop_heartbeat, weak=False)
 
     def _keep_logging(self, **_: Any) -> None:
         # having a receiver keeps Celery from configuring logging its own way
         configure_logging(self.settings.log)
+        quieten()
 
 
 def build_app() -> Celery:

@@ -2,54 +2,148 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import structlog
 from celery import Celery
 from celery.exceptions import Reject
+from celery.worker.request import Request
+from psycopg import DataError as DriverDataError
+from sqlalchemy.exc import DataError
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
-from app.broker import EXECUTE_TASK
-from app.domain.jobs import Bundle
+from app.broker import BURY_TASK, CANARY_TASK, DEAD_LETTER_TASK, EXECUTE_TASK
+from app.domain.jobs import Bundle, Chunk, OutcomeStatus
 from app.errors import MessageError, TransientError
+from app.telemetry import about_dispatch
 from workers.execution import Landed
 from workers.heartbeat import Tally
 from workers.lifecycle import Slot
 
 log = structlog.get_logger()
+T = TypeVar("T")
 
-#: Seconds a slot tries by itself before it hands a chunk back to the queue: below every hard limit.
+#: Seconds a slot tries by itself before it hands a message back to the queue: below every hard limit.
 PATIENCE_S = 3.0
 
+#: A message asked for something that cannot be, such as an id that no column holds.
+_SENSELESS = (MessageError, DriverDataError, DataError, RecursionError)
 
-def register(app: Celery, slot: Callable[[], Slot], tally: Tally) -> None:
+
+def register(app: Celery, slot: Callable[[], Slot], tally: Tally, request: type[Request]) -> None:
     """Register the tasks on the application.
+
+    Their arguments are checked by us: a call with wrong ones is a dead letter, not an error of Python.
 
     Args:
         app: the application.
         slot: returns what this process owns.
         tally: counts what the node has done.
+        request: what the main process makes of a delivered message.
     """
 
-    @app.task(name=EXECUTE_TASK)  # type: ignore[untyped-decorator]  # Celery ships no types
-    def execute(body: object) -> None:
-        try:
-            chunks = Bundle.from_wire(body).chunks
-        except MessageError as error:
-            log.error("message refused", reason=str(error))
-            return
-        try:
-            landed = _patiently(lambda: slot().executor.execute(chunks))
-        except TransientError as error:
-            log.warning("message handed back", dispatch=chunks[0].dispatch_id, reason=str(error))
-            raise Reject(str(error), requeue=True) from error
-        tally.add(sum(len(each.outcomes) for each in landed), sum(each.failed for each in landed))
+    def execute(*given: object, **named: object) -> None:
+        _count(tally, _settle(slot, given, named, _execute))
+
+    def bury(*given: object, **named: object) -> None:
+        _count(tally, _settle(slot, given, named, _bury))
+
+    def keep_dead_letter(*given: object, **named: object) -> None:
+        _settle(slot, given, named, _keep_dead_letter)
+
+    def answer_canary(*given: object, **named: object) -> None:
+        _settle(slot, given, named, _answer_canary)
+
+    tasks = {EXECUTE_TASK: execute, BURY_TASK: bury, DEAD_LETTER_TASK: keep_dead_letter, CANARY_TASK: answer_canary}
+    for name, task in tasks.items():
+        app.task(name=name, Request=request)(task)
 
 
-def _patiently(action: Callable[[], list[Landed]]) -> list[Landed]:
-    return Retrying(
+def _execute(slot: Slot, body: object) -> list[Landed]:
+    chunks = Bundle.from_wire(body).chunks
+    first = chunks[0]
+    if len(chunks) == 1:
+        with about_dispatch(first.dispatch_id, first.correlation_id):
+            return slot.executor.execute(chunks)
+    try:
+        return slot.executor.execute(chunks)
+    except _SENSELESS:
+        # one chunk of the message makes no sense: the others land all the same, and it alone is refused
+        return [landed for chunk in chunks for landed in _alone(slot, chunk)]
+
+
+def _alone(slot: Slot, chunk: Chunk) -> list[Landed]:
+    message = Bundle(chunks=(chunk,)).to_wire()
+    return _settle(lambda: slot, (message,), {}, _execute) or []
+
+
+def _count(tally: Tally, landed: Sequence[Landed] | None) -> None:
+    landed = landed or ()
+    tally.add(sum(len(each.outcomes) for each in landed), sum(each.failed for each in landed))
+
+
+def _bury(slot: Slot, body: object) -> list[Landed]:
+    if not isinstance(body, dict) or body.get("status") not in (OutcomeStatus.CRASHED, OutcomeStatus.TIMED_OUT):
+        raise MessageError("expected a chunk, a status and an error to bury")
+    (chunk,) = Bundle.from_wire(body.get("message")).chunks
+    with about_dispatch(chunk.dispatch_id, chunk.correlation_id):
+        return slot.executor.bury(chunk, OutcomeStatus(body["status"]), str(body.get("error")))
+
+
+def _keep_dead_letter(slot: Slot, body: object) -> None:
+    reason, text = _texts(body, "reason", "body")
+    slot.store.keep_dead_letter(reason, text, slot.name)
+
+
+def _answer_canary(slot: Slot, body: object) -> None:
+    slot.store.answer_canary(*_texts(body, "node"))
+
+
+def _texts(body: object, *names: str) -> tuple[str, ...]:
+    values = tuple(body.get(name) for name in names) if isinstance(body, dict) else ()
+    if not values or not all(isinstance(value, str) for value in values):
+        raise MessageError(f"expected an object with texts: {', '.join(names)}")
+    return tuple(str(value) for value in values)
+
+
+def _settle(
+    slot: Callable[[], Slot], given: tuple[object, ...], named: dict[str, object], action: Callable[[Slot, object], T]
+) -> T | None:
+    """Do it, patiently; what makes no sense becomes a dead letter, what cannot be done now goes back."""
+    try:
+        return _patiently(lambda: action(slot(), _only(given, named)))
+    except _SENSELESS as error:
+        reason = str(error) if isinstance(error, MessageError) else f"{type(error).__name__}: {error}"
+        log.error("message refused", reason=reason)
+        text = _show(given, named)
+        _patiently(lambda: slot().store.keep_dead_letter(reason, text, slot().name))
+        return None
+
+
+def _only(given: tuple[object, ...], named: dict[str, object]) -> object:
+    if len(given) != 1 or named:
+        raise MessageError(f"expected one argument, found {len(given)} and {len(named)} by name")
+    return given[0]
+
+
+def _show(given: tuple[object, ...], named: dict[str, object]) -> str:
+    try:
+        return json.dumps([*given, named] if named else given[0] if len(given) == 1 else given)
+    except RecursionError:
+        return "(nested too deeply to be shown)"
+
+
+def _patiently(action: Callable[[], T]) -> T:
+    retrying = Retrying(
         retry=retry_if_exception_type(TransientError),
         wait=wait_random_exponential(multiplier=0.1, max=1.0),
         stop=stop_after_delay(PATIENCE_S),
         reraise=True,
-    )(action)
+    )
+    try:
+        return retrying(action)
+    except TransientError as error:
+        log.warning("message handed back", reason=str(error))
+        raise Reject(str(error), requeue=True) from error

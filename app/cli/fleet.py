@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from app.broker import QUEUES, Publisher, create_celery
+from app.broker import CONTROL_QUEUE, QUEUES, Publisher, create_celery
 from app.cli.output import Json, print_json, say
 from app.cli.session import settings_with_logging, stop_on_signals
 from app.deployment import Deployment
@@ -44,7 +44,9 @@ def producer(
 
 
 def worker(
-    queues: Annotated[str, typer.Option(help="Queues to consume, separated by commas.")] = ",".join(QUEUES),
+    queues: Annotated[str, typer.Option(help="Queues to consume, separated by commas.")] = ",".join(
+        (CONTROL_QUEUE, *QUEUES)
+    ),
     concurrency: Annotated[
         int | None, typer.Option(min=1, help="Slots of this node.", show_default="one per core")
     ] = None,
@@ -54,9 +56,10 @@ def worker(
     settings = settings_with_logging()
     if not settings.worker.enabled:
         raise ConfigurationError("this node is taken out of the fleet: CANDLEFLEET_WORKER__ENABLED is off")
+    known = (CONTROL_QUEUE, *QUEUES)
     for queue in queues.split(","):
-        if queue not in QUEUES:
-            raise ConfigurationError(f"--queues: no queue {queue!r}: {did_you_mean(queue, QUEUES)}")
+        if queue not in known:
+            raise ConfigurationError(f"--queues: no queue {queue!r}: {did_you_mean(queue, known)}")
     slots = concurrency or settings.worker.slots or os.cpu_count() or 1
     run_module("celery", ["-A", "workers.main", "--quiet", "worker", "-Q", queues, "-c", str(slots), "-n", name])
 

@@ -1,17 +1,17 @@
-"""`candlefleet status`, `outcomes`, `decisions` and `dispatches`: what is in the ledger."""
+"""`candlefleet status`, `outcomes` and `decisions`: what is in the ledger."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
 
+from app.cli.filters import Correlation, Frame, Since, Symbol, to_utc
 from app.cli.output import Json, Limit, build_table, err, out, print_json, print_rows
 from app.cli.session import operating
-from app.domain.candles import Timeframe
-from app.domain.jobs import DispatchState, OutcomeStatus
+from app.domain.jobs import OutcomeStatus
 from app.storage import listings
 
 
@@ -22,10 +22,6 @@ class Direction(StrEnum):
     FLAT = "flat"
     LONG = "long"
 
-
-Symbol = Annotated[str | None, typer.Option(help="Only this symbol.")]
-Frame = Annotated[Timeframe | None, typer.Option("--timeframe", help="Only this timeframe.")]
-Since = Annotated[datetime | None, typer.Option(help="Only candles opened at or after this moment, UTC.")]
 
 _ACTIONS = {Direction.SHORT: -1, Direction.FLAT: 0, Direction.LONG: 1}
 
@@ -47,12 +43,17 @@ def outcomes(
     symbol: Symbol = None,
     timeframe: Frame = None,
     since: Since = None,
+    correlation: Correlation = None,
+    attempts: Annotated[
+        bool, typer.Option("--attempts", help="List the attempts that were followed by another instead.")
+    ] = False,
     limit: Limit = 20,
     as_json: Json = False,
 ) -> None:
     """List outcomes, newest dispatch first."""
+    load = listings.list_attempts if attempts else listings.list_outcomes
     with operating() as operations, operations.reading() as connection:
-        rows = listings.list_outcomes(
+        rows = load(
             connection,
             limit=limit,
             dispatch=dispatch,
@@ -60,11 +61,13 @@ def outcomes(
             status=state,
             symbol=symbol,
             timeframe=timeframe,
-            since=_utc(since),
+            since=to_utc(since),
+            correlation=correlation,
         )
-    columns = ["dispatch_id", "symbol", "timeframe", "open_time", "strategy", "status", "action", "strength", "edge"]
+    columns = ["dispatch_id", "symbol", "timeframe", "open_time", "strategy", "status"]
+    columns += ["attempt", "worker"] if attempts else ["action", "strength", "edge"]
     columns += ["processing_ms", *(["error"] if any(row["error"] for row in rows) else [])]
-    print_rows(rows, columns, as_json=as_json, empty="No outcomes.")
+    print_rows(rows, columns, as_json=as_json, empty="No attempts." if attempts else "No outcomes.")
 
 
 def decisions(
@@ -83,31 +86,10 @@ def decisions(
             symbol=symbol,
             timeframe=timeframe,
             action=None if action is None else _ACTIONS[action],
-            since=_utc(since),
+            since=to_utc(since),
         )
     columns = ("dispatch_id", "symbol", "timeframe", "open_time", "action", "score", "weight_heard", "closed_by")
     print_rows(rows, (*columns, "latency_ms"), as_json=as_json, empty="No decisions.")
-
-
-def dispatches(
-    symbol: Symbol = None,
-    timeframe: Frame = None,
-    state: Annotated[DispatchState | None, typer.Option(help="Only this state.")] = None,
-    since: Since = None,
-    limit: Limit = 20,
-    as_json: Json = False,
-) -> None:
-    """List dispatches, newest first."""
-    with operating() as operations, operations.reading() as connection:
-        rows = listings.list_dispatches(
-            connection, limit=limit, symbol=symbol, timeframe=timeframe, state=state, since=_utc(since)
-        )
-    columns = ("id", "symbol", "timeframe", "open_time", "revision", "state", "landed", "expected", "created_at")
-    print_rows(rows, columns, as_json=as_json, empty="No dispatches.")
-
-
-def _utc(moment: datetime | None) -> datetime | None:
-    return None if moment is None else moment.replace(tzinfo=UTC)
 
 
 def _print_status(figures: dict[str, Any]) -> None:
@@ -127,11 +109,24 @@ def _print_status(figures: dict[str, Any]) -> None:
         err.print("The broker does not answer: queue depths are unknown.", style="yellow")
     else:
         out.print("queues    " + ", ".join(f"{name} {depth}" for name, depth in depths.items()))
+    for breaker in figures["breakers"]:
+        out.print(f"[yellow]breaker[/]   {describe_breaker(breaker)}", highlight=False)
+    if figures["quarantined"]:
+        names = ", ".join(figures["quarantined"])
+        out.print(f"[red]quarantined[/] {names}: lift with 'candlefleet strategies resume'", highlight=False)
     if figures["nodes"]:
         columns = ("node", "is_alive", "slots", "busy", "processed", "errors", "seen_at")
         out.print(build_table(figures["nodes"], columns))
     else:
         out.print("No worker has reported: start one with 'candlefleet worker'.")
+
+
+def describe_breaker(breaker: Mapping[str, Any]) -> str:
+    """Say in a line how a breaker stands."""
+    until = "" if breaker["open_until"] is None else f" until {breaker['open_until']:%H:%M:%S} UTC"
+    state = breaker["state"].replace("_", " ")
+    counts = f"{breaker['failures']} failures in a row, {breaker['crashes']} crashes"
+    return f"{breaker['name']} is {state}{until} ({counts})"
 
 
 def _percentiles(figures: dict[str, float | None]) -> str:

@@ -12,7 +12,21 @@ from typing import Annotated
 
 import typer
 
-from app.cli import database, demo, fleet, ledger, settings, strategies
+from app.cli import (
+    database,
+    demo,
+    dispatches,
+    doctor,
+    drill,
+    fleet,
+    jobs,
+    ledger,
+    maintenance,
+    queues,
+    settings,
+    strategies,
+    trace,
+)
 from app.cli.output import say
 from app.errors import CandlefleetError, ConfigurationError, UnknownStrategyError
 
@@ -42,11 +56,17 @@ cli.command("up")(demo.up)
 cli.command("producer")(fleet.producer)
 cli.command("worker")(fleet.worker)
 cli.command("flower")(fleet.flower)
+cli.command("maintenance")(maintenance.maintenance)
 cli.command("settings")(settings.settings)
 cli.command("status")(ledger.status)
 cli.command("outcomes")(ledger.outcomes)
 cli.command("decisions")(ledger.decisions)
-cli.command("dispatches")(ledger.dispatches)
+cli.command("trace")(trace.trace)
+cli.command("doctor")(doctor.doctor)
+cli.command("drill")(drill.drill)
+cli.add_typer(dispatches.cli, name="dispatches")
+cli.add_typer(jobs.cli, name="jobs")
+cli.add_typer(queues.cli, name="queues")
 cli.add_typer(strategies.cli, name="strategies")
 cli.add_typer(database.cli, name="db")
 

@@ -13,8 +13,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+#: Columns of a table that goes into a file or a pipe: nothing is cut there.
+WIDE = 240
+
 #: For people: results to stdout, progress to stderr.
-out = Console()
+out = Console(width=None if sys.stdout.isatty() else WIDE)
 err = Console(stderr=True)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,7 +10,9 @@ import typer
 
 from app.cli.output import Json, build_table, err, out, print_json, print_rows
 from app.cli.session import operating
+from app.domain.breakers import BreakerState
 from app.domain.strategies import RegisteredStrategy, StrategyStatus
+from app.storage import breakers
 from app.storage import strategies as catalogue
 
 cli = typer.Typer(help="Add, list and switch strategies.", no_args_is_help=True)
@@ -23,8 +26,14 @@ def list_strategies(
 ) -> None:
     """List strategies."""
     with operating() as operations, operations.reading() as connection:
-        rows = [_row(strategy) for strategy in catalogue.load_strategies(connection, status)]
-    columns = ("id", "name", "implementation", "revision", "status", "priority", "category", "weight", "symbols")
+        unrest = {row["strategy_id"]: row for row in breakers.list_breakers(connection)}
+        rows = [
+            {**_row(strategy), **_breaker(unrest.get(strategy.id))}
+            for strategy in catalogue.load_strategies(connection, status)
+        ]
+    columns: tuple[str, ...] = ("id", "name", "implementation", "revision", "status")
+    columns += ("breaker", "open_until") if any(row["breaker"] != BreakerState.CLOSED for row in rows) else ()
+    columns += ("priority", "category", "weight", "symbols")
     empty = "No strategies: add some with 'candlefleet strategies add FILE'."
     print_rows(rows, (*columns, "timeframes"), as_json=as_json, empty=empty)
 
@@ -44,10 +53,13 @@ def show(name: Name, as_json: Json = False) -> None:
     with operating() as operations, operations.reading() as connection:
         strategy = catalogue.load_strategy(connection, name)
         provenance = catalogue.load_provenance(connection, name)
+        unrest = {row["strategy_id"]: row for row in breakers.list_breakers(connection)}
+    breaker = _breaker(unrest.get(strategy.id))
     if as_json:
-        print_json({**_row(strategy), "provenance": provenance})
+        print_json({**_row(strategy), **breaker, "provenance": provenance})
         return
-    out.print(build_table([_row(strategy)], ("id", "name", "revision", "status")))
+    columns = ("id", "name", "revision", "status", *(breaker if strategy.id in unrest else ()))
+    out.print(build_table([{**_row(strategy), **breaker}], columns))
     values = _flat(strategy.definition.model_dump(mode="json"))
     rows = [{"value": key, "is": str(value), "from": provenance.get(key, "-")} for key, value in values.items()]
     out.print(build_table(rows, ("value", "is", "from")))
@@ -61,8 +73,14 @@ def pause(name: Name) -> None:
 
 @cli.command()
 def resume(name: Name) -> None:
-    """Give a strategy jobs again, from the next candle on."""
+    """Give a strategy jobs again, from the next candle on: its breaker closes and its crashes are forgotten."""
     _switch(name, StrategyStatus.ACTIVE)
+
+
+@cli.command()
+def unload(name: Name) -> None:
+    """Take a strategy out of service; its definition and outcomes stay."""
+    _switch(name, StrategyStatus.UNLOADED)
 
 
 def _switch(name: str, status: StrategyStatus) -> None:
@@ -75,6 +93,12 @@ def _row(strategy: RegisteredStrategy) -> dict[str, Any]:
     dumped = strategy.definition.model_dump(mode="json")
     subscription = dumped.pop("subscription")
     return {"id": strategy.id, "revision": strategy.revision, **dumped, **subscription}
+
+
+def _breaker(row: Mapping[str, Any] | None) -> dict[str, Any]:
+    if row is None:
+        return {"breaker": BreakerState.CLOSED.value, "open_until": None, "failures": 0, "trips": 0, "crashes": 0}
+    return {"breaker": row["state"], **{name: row[name] for name in ("open_until", "failures", "trips", "crashes")}}
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

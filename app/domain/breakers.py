@@ -19,6 +19,9 @@ from app.domain.jobs import OutcomeStatus
 #: Ends of a job that speak against its strategy. A job that was not executed says nothing about it.
 FAILURES = frozenset({OutcomeStatus.FAILED, OutcomeStatus.TIMED_OUT, OutcomeStatus.CRASHED})
 
+#: Ends of a job that may have been a probe and never ran.
+NOT_EXECUTED = frozenset({OutcomeStatus.EXPIRED, OutcomeStatus.CANCELLED})
+
 #: Jobs of one dispatch that must have run before a candle can be blamed: below it one bad strategy is a majority.
 FEWEST_TO_BLAME_A_CANDLE = 3
 
@@ -79,6 +82,14 @@ class Breaker(Value):
         counted = self.model_copy(update={"failures": self.failures + 1, "crashes": self.crashes + 1})
         return counted.trip(now, rules)
 
+    def probe(self) -> Breaker:
+        """Return the breaker with one job let through to find out."""
+        return self.model_copy(update={"state": BreakerState.HALF_OPEN, "open_until": None})
+
+    def retry_probe(self, now: datetime) -> Breaker:
+        """Return the breaker after a probe that was not executed: another may go out now."""
+        return self.model_copy(update={"state": BreakerState.OPEN, "open_until": now})
+
     def trip(self, now: datetime, rules: BreakerRules) -> Breaker:
         """Return the breaker opened now; one that is open already stays as it is."""
         if self.state is BreakerState.OPEN:
@@ -122,4 +133,6 @@ def judge(
             changed.append(breaker.succeed())
         elif status in (OutcomeStatus.FAILED, OutcomeStatus.TIMED_OUT):
             changed.append((breaker or Breaker(strategy_id=strategy_id)).fail(now, rules))
+        elif status in NOT_EXECUTED and breaker is not None and breaker.state is BreakerState.HALF_OPEN:
+            changed.append(breaker.retry_probe(now))
     return [breaker for breaker in changed if breaker != known.get(breaker.strategy_id)]

@@ -10,6 +10,7 @@ from typing import Annotated, Literal, NamedTuple
 from pydantic import Field
 
 from app.domain.base import Value
+from app.domain.breakers import BreakerRules
 from app.domain.jobs import OutcomeStatus
 
 
@@ -19,6 +20,16 @@ class ClosedBy(StrEnum):
     COMPLETE = "complete"
     QUORUM = "quorum"
     DEADLINE = "deadline"
+
+
+class DecisionRules(Value):
+    """How a dispatch's outcomes become its decision, and when a strategy is left alone."""
+
+    quorum: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Share of the expected weight that must have succeeded to name an action."""
+    threshold: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Least absolute score that is a direction."""
+    breaker: BreakerRules = BreakerRules()
 
 
 class Heard(NamedTuple):

@@ -39,7 +39,7 @@ class OutcomeStatus(StrEnum):
 
 
 class DispatchState(StrEnum):
-    """Where the fan-out of one candle stands."""
+    """Where the fan-out of one candle stands: open, perhaps closed (decided without all), complete (all landed)."""
 
     OPEN = "open"
     COMPLETE = "complete"
@@ -63,11 +63,16 @@ class Signal(Value):
     """Anything else the strategy wants kept with the outcome; plain JSON."""
 
 
+#: What Postgres holds as integer and as bigint.
+Int4 = Annotated[int, Field(ge=0, lt=2**31)]
+Int8 = Annotated[int, Field(ge=0, lt=2**63)]
+
+
 class JobKey(NamedTuple):
     """A job inside a chunk: which strategy, in which revision."""
 
-    strategy_id: int
-    revision: int
+    strategy_id: Int4
+    revision: Int4
 
 
 class Job(Value):
@@ -112,24 +117,31 @@ class Chunk(Value):
     worker extend its cached window without asking Postgres, and know when it must.
     """
 
-    dispatch_id: int
+    dispatch_id: Int8
     candle: Candle
     priority: Priority
-    jobs: Annotated[tuple[JobKey, ...], Field(min_length=1)]
+    jobs: Annotated[tuple[JobKey, ...], Field(min_length=1, max_length=MOST_JOBS)]
     correlation_id: str
     created_at: UtcDatetime
     deadline: UtcDatetime
+    """When the decision is due."""
+    expires_at: UtcDatetime
+    """When a job that was not executed is out of date."""
     catalogue_version: int
     """Version of the strategy catalogue the jobs were built from."""
     previous_open_time: UtcDatetime | None = None
     rewrites: int = 0
-    attempt: Annotated[int, Field(ge=0)] = 0
+    attempt: Annotated[int, Field(ge=0, lt=2**15)] = 0
 
     @property
     def task_id(self) -> str:
         """The Celery id: the job's own when it travels alone, else the chunk's; the same on redelivery."""
         first = job_id(self.dispatch_id, self.jobs[0].strategy_id)
         return first if len(self.jobs) == 1 else f"{first}+{len(self.jobs) - 1}"
+
+    def split(self) -> tuple[Chunk, ...]:
+        """Return one chunk for each job: how the jobs of a dead slot are sent again."""
+        return tuple(self.model_copy(update={"jobs": (key,)}) for key in self.jobs)
 
     def to_jobs(self) -> Iterator[Job]:
         """Unfold the chunk into its jobs, in order."""
@@ -159,6 +171,7 @@ class Chunk(Value):
             "correlation": self.correlation_id,
             "created_us": round(self.created_at.timestamp() * 1_000_000),
             "deadline_ms": _to_ms(self.deadline),
+            "expires_ms": _to_ms(self.expires_at),
             "catalogue": self.catalogue_version,
             "previous_ms": None if self.previous_open_time is None else _to_ms(self.previous_open_time),
             "rewrites": self.rewrites,
@@ -265,6 +278,7 @@ def _build_chunk(body: dict[str, Any]) -> Chunk:
         correlation_id=body["correlation"],
         created_at=_from_ms(body["created_us"] / 1000),
         deadline=_from_ms(body["deadline_ms"]),
+        expires_at=_from_ms(body["expires_ms"]),
         catalogue_version=body["catalogue"],
         previous_open_time=None if body["previous_ms"] is None else _from_ms(body["previous_ms"]),
         rewrites=body["rewrites"],

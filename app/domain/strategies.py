@@ -26,11 +26,12 @@ class Priority(StrEnum):
 
 
 class StrategyStatus(StrEnum):
-    """Whether a strategy gets jobs: only an active one does."""
+    """Whether a strategy gets jobs: only an active one does. A quarantined one killed slots too often."""
 
     ACTIVE = "active"
     PAUSED = "paused"
     UNLOADED = "unloaded"
+    QUARANTINED = "quarantined"
 
 
 class Limits(Value):

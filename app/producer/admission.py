@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from threading import Event
@@ -40,25 +41,34 @@ class Admission:
         depths: tells how many messages wait in each queue.
         limit: most messages waiting in one queue.
         jobs_in_message: most jobs that share a message.
+        grace_s: seconds for which it goes on after it was asked to stop: what is committed should be published.
     """
 
-    def __init__(self, depths: Callable[[], Mapping[str, int]], limit: int, jobs_in_message: int) -> None:
+    def __init__(
+        self, depths: Callable[[], Mapping[str, int]], limit: int, jobs_in_message: int, grace_s: float = 0.0
+    ) -> None:
         self._depths = depths
         self._limit = limit
         self._jobs_in_message = jobs_in_message
+        self._grace_s = grace_s
+        self._ends_at: float | None = None
         self.waited_s = 0.0
         """Seconds spent waiting for room, up to now."""
 
     def await_room(self, envelopes: Sequence[Envelope], stop: Event) -> int:
-        """Wait until at least one envelope fits; return how many do, or 0 when asked to stop.
+        """Wait until at least one envelope fits; return how many do, or 0 when asked to stop and the grace is over.
 
         Raises:
             BrokerUnavailableError: Redis is away.
         """
-        while not stop.is_set():
+        while True:
             count = fitting(envelopes, self._depths(), self._limit, self._jobs_in_message)
-            if count:
+            if count or self._is_over(stop):
                 return count
-            stop.wait(LOOK_EVERY_S)
+            time.sleep(LOOK_EVERY_S)
             self.waited_s += LOOK_EVERY_S
-        return 0
+
+    def _is_over(self, stop: Event) -> bool:
+        if stop.is_set() and self._ends_at is None:
+            self._ends_at = time.monotonic() + self._grace_s
+        return self._ends_at is not None and time.monotonic() >= self._ends_at

@@ -45,18 +45,24 @@ def build_producer(
         feed: where candles come from.
         paced: whether the feed runs on the clock, so that no candle waits for the next one.
     """
-    dispatcher = Dispatcher(
-        engine,
-        feed.source,
-        jobs_in_chunk=settings.dispatch.jobs_in_chunk,
-        patience=settings.deadline,
-        hard_grace_s=settings.worker.hard_grace_s,
-    )
     return Producer(
         feed,
-        dispatcher,
+        build_dispatcher(settings, engine, feed.source),
         publisher,
         queue_limit=settings.dispatch.queue_limit,
         batch_candles=settings.dispatch.batch_candles,
         join_closes=not paced,
+    )
+
+
+def build_dispatcher(settings: Settings, engine: Engine, source: str) -> Dispatcher:
+    """Build what writes candles and dispatches."""
+    return Dispatcher(
+        engine,
+        source,
+        jobs_in_chunk=settings.dispatch.jobs_in_chunk,
+        patience=settings.deadline,
+        lifetime=settings.lifetime,
+        hard_grace_s=settings.worker.hard_grace_s,
+        rules=settings.rules,
     )

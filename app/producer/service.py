@@ -6,6 +6,7 @@ room, then the next one is taken. Postgres or Redis being away makes it wait, wi
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -27,6 +28,9 @@ T = TypeVar("T")
 
 #: Longest wait between two tries when Postgres or Redis is away, seconds.
 BACKOFF_CAP_S = 5.0
+
+#: Seconds that a producer which was asked to stop waits for room for what it has committed; maintenance sends the rest.
+STOP_GRACE_S = 3.0
 
 
 @dataclass
@@ -68,7 +72,7 @@ class Producer:
         self._feed = feed
         self._dispatcher = dispatcher
         self._publisher = publisher
-        self._admission = Admission(publisher.depths, queue_limit, publisher.jobs_in_message)
+        self._admission = Admission(publisher.depths, queue_limit, publisher.jobs_in_message, STOP_GRACE_S)
         self._batch_candles = batch_candles
         self._join_closes = join_closes
         self.report = ProducerReport()
@@ -118,21 +122,38 @@ class Producer:
 
     def _persist(self, action: Callable[[], T], what: str, stop: Event) -> T | None:
         """Do it again until it works; None when asked to stop while Postgres or Redis is away."""
-
-        def warn(state: RetryCallState) -> None:
-            error = state.outcome.exception() if state.outcome else None
-            log.warning("waiting", to=what, tries=state.attempt_number, reason=str(error))
-
+        wait = _Wait(what)
         retrying = Retrying(
             retry=retry_if_exception_type(TransientError),
             wait=wait_random_exponential(multiplier=0.2, max=BACKOFF_CAP_S),
             stop=stop_when_event_set(stop),
             sleep=lambda seconds: _wait(stop, seconds),
-            before_sleep=warn,
+            before_sleep=wait.note,
             retry_error_callback=lambda _: None,
         )
         result: T | None = retrying(action)
+        wait.end()
         return result
+
+
+class _Wait:
+    """Says once that something is waited for, and once that it came; not at every try."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._since: float | None = None
+
+    def note(self, state: RetryCallState) -> None:
+        """Note a try that failed."""
+        if self._since is None:
+            self._since = time.monotonic()
+            error = state.outcome.exception() if state.outcome else None
+            log.warning("waiting", to=self._what, reason=str(error))
+
+    def end(self) -> None:
+        """Note that it works again, or that the wait was broken off."""
+        if self._since is not None:
+            log.info("waited", to=self._what, seconds=round(time.monotonic() - self._since, 1))
 
 
 def in_batches(batches: Iterable[list[Candle]], most: int, *, join: bool) -> Iterator[list[Candle]]:

@@ -5,7 +5,7 @@ The answer is the same for every candle of a series until the catalogue changes,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from app.domain.candles import Timeframe
@@ -39,6 +39,8 @@ class Roster:
 
     expected: Expected
     chunks: tuple[PlannedChunk, ...]
+    keys: dict[int, JobKey]
+    """The jobs, by strategy."""
 
 
 class Subscriptions:
@@ -60,10 +62,18 @@ class Subscriptions:
 
     def _build(self, wanted: list[RegisteredStrategy]) -> Roster:
         expected = Expected.build([(s.id, s.revision, s.definition.weight) for s in wanted])
-        chunks = tuple(chunk for priority in Priority for chunk in self._plan(priority, wanted))
-        return Roster(expected, chunks)
+        keys = {s.id: JobKey(s.id, s.revision) for s in wanted}
+        return Roster(expected, self.plan(wanted), keys)
 
-    def _plan(self, priority: Priority, wanted: list[RegisteredStrategy]) -> list[PlannedChunk]:
+    def plan(self, wanted: Sequence[RegisteredStrategy]) -> tuple[PlannedChunk, ...]:
+        """Plan the chunks of some strategies, urgent ones first."""
+        return tuple(chunk for priority in Priority for chunk in self._plan_lane(priority, wanted))
+
+    def plan_for(self, strategy_ids: Collection[int]) -> tuple[PlannedChunk, ...]:
+        """Plan the chunks of active strategies by id; for a dispatch that is not sent to all it expects."""
+        return self.plan([s for s in self._active if s.id in strategy_ids])
+
+    def _plan_lane(self, priority: Priority, wanted: Sequence[RegisteredStrategy]) -> list[PlannedChunk]:
         lane = {JobKey(s.id, s.revision): s for s in wanted if s.definition.priority is priority}
         return [
             _describe(priority, keys, [lane[key] for key in keys])

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
-from sqlalchemy import Engine, create_engine, make_url
+import psycopg
+from sqlalchemy import Connection, Engine, create_engine, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
 
 from app.errors import ConfigurationError, StorageUnavailableError
@@ -69,6 +71,14 @@ def translated() -> Iterator[None]:
         if error.connection_invalidated:
             raise StorageUnavailableError(f"Postgres went away: {_one_line(error)}") from error
         raise
+
+
+def driver_of(connection: Connection) -> psycopg.Connection[Any]:
+    """Return the psycopg connection under a SQLAlchemy connection; it shares its transaction."""
+    driver = connection.connection.driver_connection
+    if not isinstance(driver, psycopg.Connection):
+        raise TypeError(f"expected psycopg 3, found {type(driver).__name__}")
+    return driver
 
 
 def _one_line(error: DBAPIError) -> str:

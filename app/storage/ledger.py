@@ -9,22 +9,27 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from psycopg import Connection as DriverConnection
 from psycopg import Cursor
 from sqlalchemy import Connection, text
 
-from app.domain.decisions import ClosedBy, Decision, Heard, decide
-from app.domain.jobs import Outcome, OutcomeStatus
+from app.domain.breakers import judge
+from app.domain.decisions import ClosedBy, Decision, DecisionRules, Heard, decide
+from app.domain.jobs import JobKey, Outcome, OutcomeStatus
+from app.errors import MessageError, UnknownDispatchError
+from app.storage import breakers
 from app.storage.candles import RecordedCandle
+from app.storage.engine import driver_of
 
 _OPEN_DISPATCHES = text("""
     INSERT INTO dispatches (symbol, timeframe, open_time, revision, strategy_ids, strategy_revisions, weights,
-                            expected, deadline, correlation_id)
+                            expected, deadline, expires_at, correlation_id)
     SELECT symbol, timeframe, open_time, revision, CAST(ids AS int[]), CAST(revisions AS int[]),
-           CAST(weights AS float8[]), expected, clock_timestamp() + :patience, correlation_id
+           CAST(weights AS float8[]), expected, clock_timestamp() + :patience, clock_timestamp() + :lifetime,
+           correlation_id
     FROM unnest(CAST(:symbols AS text[]), CAST(:timeframes AS text[]), CAST(:open_times AS timestamptz[]),
                 CAST(:candle_revisions AS int[]), CAST(:ids AS text[]), CAST(:revisions AS text[]),
                 CAST(:weights AS text[]), CAST(:expected AS int[]), CAST(:correlation_ids AS text[]))
@@ -32,19 +37,22 @@ _OPEN_DISPATCHES = text("""
                                   correlation_id, place)
     ORDER BY place
     ON CONFLICT (symbol, timeframe, open_time, revision) DO NOTHING
-    RETURNING id, correlation_id, created_at, deadline
+    RETURNING id, correlation_id, created_at, deadline, expires_at
 """)
 
 _MARK_PUBLISHED = text("""
-    UPDATE dispatches SET published_at = clock_timestamp() WHERE id = ANY(:ids) AND published_at IS NULL
+    UPDATE dispatches SET published_at = clock_timestamp(), sends = sends + 1 WHERE id = ANY(:ids)
 """)
 
 #: One round trip: the outcomes, the failed attempts and the dispatch's count. What is known already changes
 #: nothing, so a chunk may be delivered any number of times. The arrays of the dispatch travel only when the
-#: last outcome landed, which is when the decision needs them.
+#: last outcome landed, which is when the decision needs them. A chunk with a strategy that its dispatch does not ask
+#: records nothing: one comparison of two arrays, a microsecond for 50 strategies and 26 for 500.
 _LAND = """
     WITH known AS (
-        SELECT id FROM dispatches WHERE id = %(dispatch_id)s FOR UPDATE
+        SELECT id FROM dispatches
+        WHERE id = %(dispatch_id)s AND strategy_ids @> (%(o_strategy)s::int[] || %(a_strategy)s::int[])
+        FOR UPDATE
     ), fresh AS (
         INSERT INTO outcomes (dispatch_id, strategy_id, strategy_revision, status, action, strength, edge, detail,
                               error_class, error, attempt, queued_ms, processing_ms, worker)
@@ -65,17 +73,21 @@ _LAND = """
                            %(a_error)s::text[], %(a_took)s::float4[])
              AS a(strategy_id, attempt, status, error_class, error, took)
         ON CONFLICT (dispatch_id, strategy_id, attempt) DO NOTHING
+        RETURNING strategy_id
+    ), counted AS (
+        UPDATE dispatches SET
+            landed = landed + (SELECT count(*) FROM fresh),
+            state = CASE WHEN landed + (SELECT count(*) FROM fresh) >= expected THEN 'complete' ELSE state END,
+            completed_at = CASE WHEN landed + (SELECT count(*) FROM fresh) >= expected
+                                THEN clock_timestamp() ELSE completed_at END
+        WHERE id = %(dispatch_id)s AND EXISTS (SELECT FROM fresh)
+        RETURNING id, landed >= expected AS is_complete, strategy_ids, weights
     )
-    UPDATE dispatches SET
-        landed = landed + (SELECT count(*) FROM fresh),
-        state = CASE WHEN state = 'open' AND landed + (SELECT count(*) FROM fresh) >= expected
-                     THEN 'complete' ELSE state END,
-        completed_at = CASE WHEN landed + (SELECT count(*) FROM fresh) >= expected
-                            THEN clock_timestamp() ELSE completed_at END
-    WHERE id = %(dispatch_id)s AND EXISTS (SELECT FROM fresh)
-    RETURNING landed >= expected AS is_complete,
-              CASE WHEN landed >= expected THEN strategy_ids END AS strategy_ids,
-              CASE WHEN landed >= expected THEN weights END AS weights
+    SELECT counted.is_complete,
+           CASE WHEN counted.is_complete THEN counted.strategy_ids END,
+           CASE WHEN counted.is_complete THEN counted.weights END,
+           CASE WHEN %(wants_news)s THEN ARRAY(SELECT strategy_id FROM fresh UNION SELECT strategy_id FROM tried) END
+    FROM known LEFT JOIN counted ON counted.id = known.id
 """
 
 _HEARD = """
@@ -83,6 +95,7 @@ _HEARD = """
     FROM outcomes o
     JOIN dispatches d ON d.id = o.dispatch_id
     WHERE o.dispatch_id = %(dispatch_id)s AND d.landed >= d.expected
+    ORDER BY o.strategy_id
 """
 
 _DECIDE = """
@@ -92,6 +105,20 @@ _DECIDE = """
     FROM dispatches WHERE id = %(dispatch_id)s
     ON CONFLICT (dispatch_id) DO NOTHING
 """
+
+
+_ASKED = """
+    SELECT strategy_ids FROM dispatches WHERE id = %(dispatch_id)s
+"""
+
+#: One row with NULL when nothing is missing, so that a dispatch that does not exist is told from one that is complete.
+_MISSING = text("""
+    SELECT wanted.id FROM dispatches d, unnest(d.strategy_ids) AS wanted(id)
+    WHERE d.id = :dispatch_id
+      AND NOT EXISTS (SELECT FROM outcomes o WHERE o.dispatch_id = d.id AND o.strategy_id = wanted.id)
+""")
+
+_ENDED = text("SELECT strategy_id FROM outcomes WHERE dispatch_id = :dispatch_id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +146,7 @@ class OpenedDispatch:
     correlation_id: str
     created_at: datetime
     deadline: datetime
+    expires_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,18 +161,11 @@ class Attempt:
     processing_ms: float
 
 
-@dataclass(frozen=True, slots=True)
-class DecisionRules:
-    """How a dispatch's outcomes become its decision."""
-
-    quorum: float
-    threshold: float
-
-
 def open_dispatches(
     connection: Connection,
     asked: Sequence[tuple[RecordedCandle, Expected, str]],
     patience: timedelta,
+    lifetime: timedelta,
 ) -> dict[str, OpenedDispatch]:
     """Write one dispatch per candle, in order, in the caller's transaction (that of the candles).
 
@@ -152,6 +173,7 @@ def open_dispatches(
         connection: with an open transaction.
         asked: for each candle who is expected to answer, and a correlation id of its own.
         patience: time until the decision is due.
+        lifetime: time until a job that was not executed is out of date.
 
     Returns:
         The dispatches written, by correlation id; one that existed already is absent.
@@ -163,6 +185,7 @@ def open_dispatches(
         _OPEN_DISPATCHES,
         {
             "patience": patience,
+            "lifetime": lifetime,
             "symbols": [candle.symbol for candle in candles],
             "timeframes": [candle.timeframe.value for candle in candles],
             "open_times": [candle.open_time for candle in candles],
@@ -178,7 +201,7 @@ def open_dispatches(
 
 
 def mark_published(connection: Connection, dispatch_ids: Sequence[int]) -> None:
-    """Note that the chunks of these dispatches are on their queues. Idempotent."""
+    """Note that the chunks of these dispatches are on their queues, once more."""
     connection.execute(_MARK_PUBLISHED, {"ids": list(dispatch_ids)})
 
 
@@ -191,6 +214,8 @@ class Landing:
     """Ends of jobs."""
     attempts: Sequence[Attempt] = ()
     """Attempts that will be followed by another."""
+    crashed: Sequence[int] = ()
+    """Strategies that killed their slot."""
 
 
 def land(
@@ -200,9 +225,11 @@ def land(
     outcomes: Sequence[Outcome],
     attempts: Sequence[Attempt],
     rules: DecisionRules,
+    *,
+    crashed: Sequence[int] = (),
 ) -> Decision | None:
     """Record what happened to one dispatch; see `land_all`."""
-    return land_all(driver, [Landing(dispatch_id, outcomes, attempts)], worker, rules)[0]
+    return land_all(driver, [Landing(dispatch_id, outcomes, attempts, crashed)], worker, rules)[0]
 
 
 def land_all(
@@ -210,19 +237,22 @@ def land_all(
 ) -> list[Decision | None]:
     """Record chunks: outcomes, failed attempts, each dispatch's count, and its decision if it is complete.
 
-    One transaction, two round trips. Idempotent: what is known already changes nothing. The decision is
-    written in the transaction of the last outcome. A dispatch that does not exist records nothing.
+    One transaction, two round trips. Idempotent: what is known already changes nothing. The decision and the
+    breakers change in the transaction of the last outcome; the breaker of a strategy that killed its slot
+    changes at once.
 
     Args:
         driver: psycopg connection in autocommit mode, without an open transaction.
         landings: what to record.
         worker: who executed it.
-        rules: how a decision is made.
+        rules: how a decision is made, and when a breaker opens.
 
     Returns:
         For each landing the decision, if it completed the dispatch.
 
     Raises:
+        UnknownDispatchError: the ledger does not hold a dispatch; nothing was recorded, of the others neither.
+        MessageError: a dispatch does not ask one of the strategies; nothing was recorded, of the others neither.
         psycopg.Error: the connection broke; land everything again on a new one.
     """
     decisions: list[Decision | None] = [None] * len(landings)
@@ -230,29 +260,118 @@ def land_all(
     in_order = sorted(enumerate(landings), key=lambda numbered: numbered[1].dispatch_id)
     with driver.pipeline(), driver.transaction():
         asked = [(place, landing, _ask(driver, landing, worker)) for place, landing in in_order]
-        for place, landing, (counting, hearing) in asked:
-            decision = decisions[place] = _decide(counting.fetchone(), hearing.fetchall(), rules)
-            if decision is not None:
-                driver.execute(_DECIDE, _decision_values(landing.dispatch_id, decision), prepare=True)
+        for place, landing, answers in asked:
+            decisions[place] = _conclude(driver, landing, answers, rules)
     return decisions
 
 
-def _ask(driver: DriverConnection[Any], landing: Landing, worker: str) -> tuple[Cursor[Any], Cursor[Any]]:
+@dataclass(frozen=True, slots=True)
+class _Answers:
+    """What Postgres will say to one landing."""
+
+    counted: Cursor[Any]
+    heard: Cursor[Any]
+    unrest: Cursor[Any]
+
+
+def _ask(driver: DriverConnection[Any], landing: Landing, worker: str) -> _Answers:
     """Send everything up to the answer that says whether the dispatch is complete."""
-    values = {"dispatch_id": landing.dispatch_id, "worker": worker}
+    values = {"dispatch_id": landing.dispatch_id, "worker": worker, "wants_news": bool(landing.crashed)}
     values |= _outcome_arrays(landing.outcomes) | _attempt_arrays(landing.attempts)
-    counting = driver.execute(_LAND, values, prepare=True)
-    return counting, driver.execute(_HEARD, {"dispatch_id": landing.dispatch_id}, prepare=True)
+    return _Answers(
+        driver.execute(_LAND, values, prepare=True),
+        driver.execute(_HEARD, {"dispatch_id": landing.dispatch_id}, prepare=True),
+        breakers.read_unrest(driver, landing.dispatch_id),
+    )
 
 
-def _decide(
-    counted: tuple[bool, list[int], list[float]] | None, heard: Sequence[tuple[Any, ...]], rules: DecisionRules
+def _conclude(
+    driver: DriverConnection[Any], landing: Landing, answers: _Answers, rules: DecisionRules
 ) -> Decision | None:
-    if counted is None or not counted[0]:
+    """Send what follows from the answers: breakers, and the decision of a complete dispatch."""
+    counted, heard = answers.counted.fetchone(), answers.heard.fetchall()
+    if counted is None:
+        raise _refusal(driver, landing)
+    crashed = set(landing.crashed) & set(counted[3] or ())  # not for what was known already
+    for strategy_id in sorted(crashed):
+        breakers.record_crash(driver, strategy_id, rules.breaker)
+    if not counted[0]:
         return None
-    weights = dict(zip(counted[1], counted[2], strict=True))
     spoken = [Heard(row[0], OutcomeStatus(row[1]), row[2], row[3]) for row in heard]
-    return decide(weights, spoken, quorum=rules.quorum, threshold=rules.threshold, closed_by=ClosedBy.COMPLETE)
+    ended = [(item.strategy_id, item.status) for item in spoken]
+    judged = judge(breakers.parse(answers.unrest), ended, datetime.now(UTC), rules.breaker)
+    breakers.write(driver, [breaker for breaker in judged if breaker.strategy_id not in crashed])
+    weights = dict(zip(counted[1], counted[2], strict=True))
+    decision = decide(weights, spoken, quorum=rules.quorum, threshold=rules.threshold, closed_by=ClosedBy.COMPLETE)
+    driver.execute(_DECIDE, _decision_values(landing.dispatch_id, decision), prepare=True)
+    return decision
+
+
+def land_ends(
+    connection: Connection,
+    dispatch_id: int,
+    ends: Sequence[JobKey],
+    status: OutcomeStatus,
+    *,
+    reason: str,
+    text: str,
+    by: str,
+    rules: DecisionRules,
+) -> Decision | None:
+    """Record jobs that end without being executed, in the caller's transaction. Idempotent.
+
+    Args:
+        connection: of SQLAlchemy, with an open transaction.
+        dispatch_id: whose jobs they are.
+        ends: the jobs.
+        status: how they end.
+        reason: one word, kept as `error_class`.
+        text: for people, kept as `error`.
+        by: who ends them, kept as `worker`.
+        rules: as for `land`.
+
+    Returns:
+        The decision, if this completed the dispatch.
+
+    Raises:
+        UnknownDispatchError: the ledger does not hold the dispatch.
+    """
+    outcomes = [
+        Outcome(
+            dispatch_id=dispatch_id,
+            strategy_id=key.strategy_id,
+            strategy_revision=key.revision,
+            status=status,
+            error_class=reason,
+            error=text,
+            queued_ms=0.0,
+            processing_ms=0.0,
+            worker=by,
+        )
+        for key in ends
+    ]
+    return land(driver_of(connection), dispatch_id, by, outcomes, (), rules)
+
+
+def load_missing(connection: Connection, dispatch_id: int) -> frozenset[int]:
+    """Load which strategies of a dispatch have no outcome yet; none for an unknown dispatch."""
+    return frozenset(connection.execute(_MISSING, {"dispatch_id": dispatch_id}).scalars())
+
+
+def load_ended(connection: Connection, dispatch_id: int) -> frozenset[int]:
+    """Load which strategies of a dispatch have an outcome; none for an unknown dispatch."""
+    return frozenset(connection.execute(_ENDED, {"dispatch_id": dispatch_id}).scalars())
+
+
+def _refusal(driver: DriverConnection[Any], landing: Landing) -> MessageError:
+    """Find out why Postgres did not know what to land: no such dispatch, or strategies that it does not ask."""
+    row = driver.execute(_ASKED, {"dispatch_id": landing.dispatch_id}).fetchone()
+    if row is None:
+        return UnknownDispatchError(f"expected dispatch {landing.dispatch_id} in the ledger, found none")
+    found = {outcome.strategy_id for outcome in landing.outcomes} | {tried.strategy_id for tried in landing.attempts}
+    return MessageError(
+        f"expected strategies that dispatch {landing.dispatch_id} asks, found also {sorted(found - set(row[0]))}"
+    )
 
 
 def _decision_values(dispatch_id: int, decision: Decision) -> dict[str, Any]:

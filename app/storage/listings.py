@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Select, func, select, text
+from sqlalchemy import Column, Connection, Select, func, select, text
 from sqlalchemy.sql.elements import ColumnElement
 
-from app.storage.schema import decisions, dispatches, outcomes, strategies
+from app.storage.schema import attempts, decisions, dispatches, outcomes, strategies
 
 Row = dict[str, Any]
 
@@ -22,12 +22,12 @@ def list_dispatches(
     timeframe: str | None = None,
     state: str | None = None,
     since: datetime | None = None,
+    correlation: str | None = None,
 ) -> list[Row]:
     """Load the newest dispatches, newest first."""
     query = select(dispatches).where(*_of_series(symbol, timeframe, since)).order_by(dispatches.c.id.desc())
-    if state is not None:
-        query = query.where(dispatches.c.state == state)
-    return _rows(connection, query.limit(limit))
+    wanted = ((dispatches.c.state, state), (dispatches.c.correlation_id, correlation))
+    return _rows(connection, _only(query, *wanted).limit(limit))
 
 
 def list_outcomes(
@@ -40,6 +40,7 @@ def list_outcomes(
     symbol: str | None = None,
     timeframe: str | None = None,
     since: datetime | None = None,
+    correlation: str | None = None,
 ) -> list[Row]:
     """Load the newest outcomes, newest dispatch first, with their strategy's name and candle."""
     query = (
@@ -56,14 +57,39 @@ def list_outcomes(
         .where(*_of_series(symbol, timeframe, since))
         .order_by(outcomes.c.dispatch_id.desc(), outcomes.c.strategy_id)
     )
-    for column, wanted in (
-        (outcomes.c.dispatch_id, dispatch),
-        (strategies.c.name, strategy),
-        (outcomes.c.status, status),
-    ):
-        if wanted is not None:
-            query = query.where(column == wanted)
-    return _rows(connection, query.limit(limit))
+    wanted = ((outcomes.c.dispatch_id, dispatch), (outcomes.c.status, status))
+    return _rows(connection, _only(query, *wanted, *_of_job(strategy, correlation)).limit(limit))
+
+
+def list_attempts(
+    connection: Connection,
+    *,
+    limit: int,
+    dispatch: int | None = None,
+    strategy: str | None = None,
+    status: str | None = None,
+    symbol: str | None = None,
+    timeframe: str | None = None,
+    since: datetime | None = None,
+    correlation: str | None = None,
+) -> list[Row]:
+    """Load the newest attempts that were followed by another, newest dispatch first."""
+    of_candle = (dispatches.c.symbol, dispatches.c.timeframe, dispatches.c.open_time)
+    query = (
+        select(strategies.c.name.label("strategy"), *of_candle, attempts, dispatches.c.correlation_id)
+        .join_from(attempts, dispatches, dispatches.c.id == attempts.c.dispatch_id)
+        .join(strategies, strategies.c.id == attempts.c.strategy_id)
+        .where(*_of_series(symbol, timeframe, since))
+        .order_by(attempts.c.dispatch_id.desc(), attempts.c.strategy_id, attempts.c.attempt)
+    )
+    wanted = ((attempts.c.dispatch_id, dispatch), (attempts.c.status, status))
+    return _rows(connection, _only(query, *wanted, *_of_job(strategy, correlation)).limit(limit))
+
+
+def list_names(connection: Connection, status: str) -> list[str]:
+    """Return the names of the strategies of one status."""
+    query = select(strategies.c.name).where(strategies.c.status == status).order_by(strategies.c.name)
+    return list(connection.execute(query).scalars())
 
 
 def list_decisions(
@@ -161,6 +187,17 @@ def _of_series(symbol: str | None, timeframe: str | None, since: datetime | None
     if since is not None:
         conditions.append(dispatches.c.open_time >= since)
     return conditions
+
+
+def _of_job(strategy: str | None, correlation: str | None) -> tuple[tuple[Column[Any], object], ...]:
+    return (strategies.c.name, strategy), (dispatches.c.correlation_id, correlation)
+
+
+def _only(query: Select[Any], *wanted: tuple[Column[Any], object]) -> Select[Any]:
+    for column, value in wanted:
+        if value is not None:
+            query = query.where(column == value)
+    return query
 
 
 def _rows(connection: Connection, query: Select[Any]) -> list[Row]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from app.domain.base import Value
@@ -21,19 +21,29 @@ class NodeBeat(Value):
     busy: int
     """Slots that run a chunk now."""
     processed: int
-    """Jobs ended since the node started."""
+    """Jobs executed to their end since the node started; one that was delivered twice counts twice."""
     errors: int
     """Of these, jobs that did not succeed."""
     rss_bytes: int
     """Resident memory of the node: its main process and all its slots."""
+    held: tuple[str, ...] = ()
+    """Ids of the messages it holds, running or waiting for a slot."""
+    overdue: tuple[str, ...] = ()
+    """Of these, those that have run past their hard limit."""
     started_at: datetime
 
 
 def save_beat(connection: Connection, beat: NodeBeat) -> None:
     """Write a node's heartbeat, in the caller's transaction."""
-    values: dict[str, Any] = {**beat.model_dump(), "queues": list(beat.queues), "seen_at": func.clock_timestamp()}
+    values: dict[str, Any] = {**beat.model_dump(), "queues": list(beat.queues), "held": list(beat.held)}
+    values |= {"overdue": list(beat.overdue), "seen_at": func.clock_timestamp()}
     changes = {name: value for name, value in values.items() if name != "node"}
     connection.execute(insert(nodes).values(**values).on_conflict_do_update(index_elements=["node"], set_=changes))
+
+
+def answer_canary(connection: Connection, node: str) -> None:
+    """Note that a node's canary came through its queue and one of its slots."""
+    connection.execute(update(nodes).where(nodes.c.node == node).values(canary_seen_at=func.clock_timestamp()))
 
 
 def forget_node(connection: Connection, node: str) -> None:

@@ -33,6 +33,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.sql.elements import ColumnElement
 from sqlalchemy.types import TypeEngine
 
+from app.domain.breakers import BreakerState
 from app.domain.decisions import ClosedBy
 from app.domain.jobs import DispatchState, OutcomeStatus
 from app.domain.strategies import Priority, StrategyStatus
@@ -164,11 +165,14 @@ dispatches = Table(
     _moment("created_at", default=True),
     _moment("published_at", nullable=True),
     _moment("completed_at", nullable=True),
+    _moment("expires_at"),
+    _counter("sends", SmallInteger()),
     UniqueConstraint("symbol", "timeframe", "open_time", "revision"),
     _one_of("state", [word.value for word in DispatchState]),
     postgresql_with={"fillfactor": 80},  # room for `landed` to grow in place
 )
-Index("ix_dispatches_open", dispatches.c.deadline, postgresql_where=text(f"state = '{DispatchState.OPEN}'"))
+# what maintenance looks through: the few dispatches that still miss outcomes
+Index("ix_dispatches_unfinished", dispatches.c.id, postgresql_where=text(f"state <> '{DispatchState.COMPLETE}'"))
 Index("ix_dispatches_correlation_id", dispatches.c.correlation_id)
 
 outcomes = Table(
@@ -224,6 +228,31 @@ decisions = Table(
     _one_of("closed_by", [word.value for word in ClosedBy]),
 )
 
+#: Strategies whose breaker is not at rest, or was not once.
+breakers = Table(
+    "breakers",
+    metadata,
+    Column("strategy_id", Integer, primary_key=True, autoincrement=False),
+    _required("state", Text()),
+    _counter("failures", Integer()),
+    _counter("trips", Integer()),
+    _counter("crashes", Integer()),
+    _moment("open_until", nullable=True),
+    _moment("changed_at", default=True),
+    _one_of("state", [word.value for word in BreakerState]),
+)
+
+#: Messages that no worker could make sense of; looked at with `candlefleet doctor`, never delivered again.
+dead_letters = Table(
+    "dead_letters",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    _required("reason", Text()),
+    _required("body", Text()),
+    _required("worker", Text()),
+    _moment("received_at", default=True),
+)
+
 nodes = Table(
     "nodes",
     metadata,
@@ -236,4 +265,8 @@ nodes = Table(
     _counter("rss_bytes", BigInteger()),
     _moment("started_at"),
     _moment("seen_at"),
+    Column("held", ARRAY(Text), nullable=False, server_default=text("'{}'")),
+    Column("overdue", ARRAY(Text), nullable=False, server_default=text("'{}'")),
+    _moment("canary_sent_at", nullable=True),
+    _moment("canary_seen_at", nullable=True),
 )

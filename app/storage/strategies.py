@@ -108,7 +108,7 @@ def save_definition(
         .returning(strategies)
     ).one()
     _save_revision(connection, changed)
-    _bump(connection)
+    bump_version(connection)
     return Change(_read(changed), "changed")
 
 
@@ -128,14 +128,14 @@ def set_status(connection: Connection, name: str, status: StrategyStatus) -> Reg
         .values(status=status.value, updated_at=func.clock_timestamp())
         .returning(strategies)
     ).one()
-    _bump(connection)
+    bump_version(connection)
     return _read(changed)
 
 
 def _add(connection: Connection, values: dict[str, Any]) -> RegisteredStrategy:
     row = connection.execute(insert(strategies).values(**values).returning(strategies)).one()
     _save_revision(connection, row)
-    _bump(connection)
+    bump_version(connection)
     return _read(row)
 
 
@@ -154,7 +154,8 @@ def _lock(connection: Connection) -> None:
     connection.execute(select(catalogue.c.version).with_for_update())
 
 
-def _bump(connection: Connection) -> None:
+def bump_version(connection: Connection) -> None:
+    """Tell every reader of the catalogue to look again."""
     connection.execute(update(catalogue).values(version=catalogue.c.version + 1))
 
 

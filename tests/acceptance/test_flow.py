@@ -159,9 +159,10 @@ def test_node_reports_its_slots_and_what_they_did(celery_setup: CeleryTestSetup,
         assert status["jobs"]["waiting"] == 0
         scene.wait_until_idle()
         counted = wait_until(
-            lambda: (node := operations.status()["nodes"][0])["processed"] == status["jobs"]["total"] and node,
+            # what is delivered twice is executed, and counted, twice
+            lambda: (node := operations.status()["nodes"][0])["processed"] >= status["jobs"]["total"] and node,
             "the node has counted every outcome",
         )
-        assert counted["errors"] == status["jobs"]["failed"]
+        assert counted["errors"] >= status["jobs"]["failed"] > 0
     finally:
         operations.close()

@@ -11,10 +11,10 @@ from typing import Any, TypeVar
 import psycopg
 from sqlalchemy import Engine, text
 
-from app.domain.decisions import Decision
+from app.domain.decisions import Decision, DecisionRules
 from app.domain.jobs import Outcome
 from app.producer.dispatch import Dispatcher
-from app.storage.ledger import Attempt, DecisionRules, land
+from app.storage.ledger import Attempt, land
 
 RULES = DecisionRules(quorum=0.5, threshold=0.1)
 
@@ -23,7 +23,15 @@ T = TypeVar("T")
 
 def build_dispatcher(engine: Engine, *, jobs_in_chunk: int = 32) -> Dispatcher:
     """Build a dispatcher as a producer has it."""
-    return Dispatcher(engine, "test", jobs_in_chunk=jobs_in_chunk, patience=timedelta(seconds=60), hard_grace_s=5.0)
+    return Dispatcher(
+        engine,
+        "test",
+        jobs_in_chunk=jobs_in_chunk,
+        patience=timedelta(seconds=60),
+        lifetime=timedelta(seconds=300),
+        hard_grace_s=5.0,
+        rules=RULES,
+    )
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from sqlalchemy import Engine
 
 from app.domain.decisions import ClosedBy, Decision
 from app.domain.jobs import Outcome, OutcomeStatus, Signal
+from app.errors import MessageError, UnknownDispatchError
 from app.storage.ledger import Attempt, Landing, land, land_all
 from tests.building import candle, definition, outcome, register
 from tests.integration.ledger import RULES, build_dispatcher, driver_of, land_on, rows, together
@@ -174,7 +175,8 @@ def test_chunk_that_waited_for_one_that_died_decides_nothing_alone(engine: Engin
 def test_dispatch_that_does_not_exist_records_nothing(engine: Engine, dispatch_id: int) -> None:
     unknown = dispatch_id + 1
     attempt = Attempt(1, 0, OutcomeStatus.FAILED, "ValueError", "no", 1.0)
-    assert land_on(engine, unknown, chunk_of(unknown, 1, 2), [attempt]) is None
+    with pytest.raises(UnknownDispatchError, match=f"expected dispatch {unknown} in the ledger"):
+        land_on(engine, unknown, chunk_of(unknown, 1, 2), [attempt])
     assert landed(engine) == []
     assert rows(engine, "SELECT * FROM attempts") == []
     assert decided(engine) == []
@@ -204,15 +206,23 @@ def test_many_dispatches_land_in_one_go(engine: Engine, many: list[int]) -> None
         Landing(many[3], chunk_of(many[3], 1)),
         Landing(many[1], chunk_of(many[1], 2, 1)),
         Landing(many[3], chunk_of(many[3], 2)),  # the second chunk of the same dispatch completes it
-        Landing(many[-1] + 1, chunk_of(many[-1] + 1, 1, 2)),  # there is no such dispatch
         Landing(many[0], [], [Attempt(1, 0, OutcomeStatus.FAILED, "ValueError", "no", 1.0)]),
     ]
     with driver_of(engine) as driver:
         answers = land_all(driver, mixed, "test", RULES)
-    assert [answer is not None for answer in answers] == [False, True, True, False, False]
+    assert [answer is not None for answer in answers] == [False, True, True, False]
     assert [row[0] for row in sorted(decided(engine), key=str)] == [many[1], many[3]]
     assert [counted(engine, n)[0] for n in many[:4]] == [0, 2, 0, 2]
     assert rows(engine, "SELECT dispatch_id FROM attempts") == [(many[0],)]
+
+
+def test_one_dispatch_that_does_not_exist_takes_back_the_whole_landing(engine: Engine, many: list[int]) -> None:
+    ghost = many[-1] + 1
+    mixed = [Landing(many[0], chunk_of(many[0], 1, 2)), Landing(ghost, chunk_of(ghost, 1, 2))]
+    with driver_of(engine) as driver, pytest.raises(UnknownDispatchError, match=str(ghost)):
+        land_all(driver, mixed, "test", RULES)
+    assert landed(engine) == []
+    assert counted(engine, many[0])[0] == 0
 
 
 def test_bundles_that_overlap_in_any_order_neither_deadlock_nor_decide_twice(engine: Engine, many: list[int]) -> None:
@@ -284,9 +294,10 @@ def test_every_status_is_accepted_and_only_success_is_heard(
     assert (decision.action is None) == (status is not OutcomeStatus.SUCCEEDED)
 
 
-def test_outcome_of_a_strategy_that_was_not_expected_is_not_heard(engine: Engine, dispatch_id: int) -> None:
+def test_outcome_of_a_strategy_that_was_not_expected_is_refused(engine: Engine, dispatch_id: int) -> None:
     stranger = outcome(dispatch_id, 99, signal=Signal(action=-1, strength=1.0))
-    land_on(engine, dispatch_id, [stranger])
+    with pytest.raises(MessageError, match=r"found also \[99\]"):
+        land_on(engine, dispatch_id, [stranger])
     decision = land_on(engine, dispatch_id, chunk_of(dispatch_id, *STRATEGIES))
     found = decided(engine)
     assert len(found) == 1

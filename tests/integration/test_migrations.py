@@ -90,7 +90,7 @@ def test_catalog_comparison_sees_what_it_should(engine: Engine, empty: Engine) -
         ("ALTER TABLE candles ALTER COLUMN volume DROP NOT NULL", "columns"),
         ("ALTER TABLE nodes ALTER COLUMN busy SET DEFAULT 1", "columns"),
         ("ALTER TABLE decisions DROP CONSTRAINT ck_decisions_closed_by", "constraints"),
-        ("DROP INDEX ix_dispatches_open", "indexes"),
+        ("DROP INDEX ix_dispatches_unfinished", "indexes"),
         ("ALTER TABLE dispatches RESET (fillfactor)", "tables"),
     ):
         with empty.begin() as connection:

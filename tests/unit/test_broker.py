@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from kombu.utils import json
 from pydantic import SecretStr
 
-from app.broker import QUEUES, WeightedCycle, create_celery
+from app.broker import CONTROL_QUEUE, QUEUES, WeightedCycle, create_celery
 from app.errors import ConfigurationError
 from app.settings import BrokerSettings, Settings, WorkerSettings
 
@@ -107,7 +107,7 @@ def test_application_follows_the_settings_without_connecting() -> None:
     assert (app.conf.task_acks_late, app.conf.task_ignore_result) == (True, True)
     assert app.conf.result_backend is None
     assert app.conf.accept_content == ["json"]
-    assert [queue.name for queue in app.conf.task_queues] == list(QUEUES)
+    assert [queue.name for queue in app.conf.task_queues] == [CONTROL_QUEUE, *QUEUES]
 
 
 def test_transport_options_can_be_told_to_whoever_asks_a_node() -> None:

@@ -12,12 +12,14 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import InvalidRequestError
 
 from app.domain.candles import Timeframe
-from app.domain.decisions import Decision
+from app.domain.decisions import Decision, DecisionRules
 from app.domain.jobs import JobKey
 from app.errors import StorageUnavailableError
 from app.storage.candles import load_window
-from app.storage.engine import translated
-from app.storage.ledger import DecisionRules, Landing, land_all
+from app.storage.dead_letters import save_dead_letter
+from app.storage.engine import driver_of, translated
+from app.storage.ledger import Landing, land_all, load_ended
+from app.storage.nodes import answer_canary
 from app.storage.strategies import Revision, load_revisions
 
 T = TypeVar("T")
@@ -43,7 +45,19 @@ class SlotStore:
 
     def land_all(self, landings: Sequence[Landing], worker: str) -> list[Decision | None]:
         """Record chunks; see `app.storage.ledger.land_all`. Idempotent."""
-        return self._with(lambda connection: land_all(_driver(connection), landings, worker, self._rules))
+        return self._with(lambda connection: land_all(driver_of(connection), landings, worker, self._rules))
+
+    def load_ended(self, dispatch_id: int) -> frozenset[int]:
+        """Load which strategies of a dispatch have an outcome."""
+        return self._with(lambda connection: load_ended(connection, dispatch_id))
+
+    def keep_dead_letter(self, reason: str, body: str, worker: str) -> None:
+        """Keep a message that makes no sense."""
+        self._with(lambda connection: save_dead_letter(connection, reason, body, worker))
+
+    def answer_canary(self, node: str) -> None:
+        """Note that a node's canary came through."""
+        self._with(lambda connection: answer_canary(connection, node))
 
     def close(self) -> None:
         """Give the connection back. Idempotent."""
@@ -77,10 +91,3 @@ class SlotStore:
             except InvalidRequestError:  # it noticed by itself
                 pass
             self._connection = None
-
-
-def _driver(connection: Connection) -> psycopg.Connection[Any]:
-    driver = connection.connection.driver_connection
-    if not isinstance(driver, psycopg.Connection):
-        raise TypeError(f"expected psycopg 3, found {type(driver).__name__}")
-    return driver

@@ -43,6 +43,7 @@ def chunks(draw):
         correlation_id="c0ffee",
         created_at=NOW,
         deadline=NOW.replace(microsecond=0) + timedelta(seconds=60),
+        expires_at=NOW.replace(microsecond=0) + timedelta(seconds=300),
         catalogue_version=draw(st.integers(0, 99)),
         previous_open_time=draw(st.sampled_from([None, opened - frame.duration])),
         rewrites=draw(st.integers(0, 9)),
@@ -63,7 +64,7 @@ def wire(**changes: object) -> dict[str, Any]:
     )  # fmt: skip
     chunk = Chunk(
         dispatch_id=7, candle=candle, priority=Priority.HIGH, jobs=(JobKey(3, 1), JobKey(5, 2)), correlation_id="c",
-        created_at=NOW, deadline=NOW, catalogue_version=1,
+        created_at=NOW, deadline=NOW, expires_at=NOW, catalogue_version=1,
     )  # fmt: skip
     return {"v": 1, "chunks": [{**chunk.to_wire(), **changes}]}
 

@@ -14,7 +14,7 @@ from app.producer.admission import Admission, fitting
 def envelope(queue: str, jobs: int = 1) -> Any:
     numbers.append(len(numbers))
     chunk = SimpleNamespace(priority=Priority(queue), attempt=0, jobs=(0,) * jobs, dispatch_id=numbers[-1])
-    return SimpleNamespace(chunk=chunk, countdown_s=None)
+    return SimpleNamespace(chunk=chunk, countdown_s=None, alone=False)
 
 
 numbers: list[int] = []
@@ -55,7 +55,9 @@ def test_retries_and_chunks_of_one_dispatch_travel_apart():
     first, second, retry = envelope("low"), envelope("low"), envelope("low")
     second.chunk.dispatch_id = first.chunk.dispatch_id
     retry.countdown_s = 1.0
-    assert list(pack([first, second, retry], 32)) == [[first], [second], [retry]]
+    suspect, after = envelope("low"), envelope("low")
+    suspect.alone = True
+    assert list(pack([first, second, retry, suspect, after], 32)) == [[first], [second], [retry], [suspect], [after]]
 
 
 def test_it_waits_until_a_worker_makes_room():

@@ -94,11 +94,13 @@ class Slot:
         self.landed: list[Landing] = []
         self.published: list[Envelope] = []
         self.classes = classes
+        self.ended: frozenset[int] = frozenset()
         self.limits = Limits(**limit)
         windows = WindowCache(self.load_rows, length=32, most_series=4)
         runtimes = RuntimeCache(self.load_revisions, Registry((__name__,)), 100)
         self.executor = Executor(
             windows=windows, runtimes=runtimes, land_all=self.land_all, publish=self.published.extend,
+            load_ended=lambda _dispatch_id: self.ended,
             settings=WorkerSettings(), worker="test",
         )  # fmt: skip
 
@@ -119,18 +121,23 @@ class Slot:
         self.landed += landings
         return [None] * len(landings)
 
-    def run(self, attempt: int = 0, extra: tuple[int, ...] = ()) -> Landing:
+    def run(self, attempt: int = 0, extra: tuple[int, ...] = (), age_s: float = 0.0) -> Landing:
+        self.landed.clear()
+        self.executor.execute([self.chunk(attempt, extra, datetime.now(UTC) - timedelta(seconds=age_s))])
+        assert self.landed, "nothing was recorded"
+        return self.landed[0]
+
+    def chunk(self, attempt: int = 0, extra: tuple[int, ...] = (), created_at: datetime = NOW) -> Chunk:
         candle = Candle(
             symbol="A-B", timeframe=Timeframe.H1, open_time=OPENED + timedelta(hours=HISTORY - 1),
             open=1.0, high=101.0, low=1.0, close=100.0, volume=1.0,
         )  # fmt: skip
-        chunk = Chunk(
+        return Chunk(
             dispatch_id=1, candle=candle, priority=Priority.NORMAL, correlation_id="c", attempt=attempt,
             jobs=tuple(JobKey(number, 1) for number in (*range(len(self.classes)), *extra)),
-            created_at=NOW, deadline=NOW + timedelta(seconds=60), catalogue_version=1,
+            created_at=created_at, deadline=created_at + timedelta(seconds=60),
+            expires_at=created_at + timedelta(seconds=300), catalogue_version=1,
         )  # fmt: skip
-        self.executor.execute([chunk])
-        return self.landed[-1]
 
 
 BAD = (Raises, Exits, OutOfMemory, Nonsense, Meddles, RaisesUnprintable)
@@ -216,3 +223,45 @@ def test_times_are_recorded():
     (outcome,) = Slot(Good).run().outcomes
     assert outcome.processing_ms > 0
     assert outcome.queued_ms >= 0
+
+
+def test_an_old_chunk_runs_only_what_is_still_missing():
+    slot = Slot(Good, Good, Good)
+    slot.ended = frozenset({0, 2})
+    assert [outcome.strategy_id for outcome in slot.run(age_s=60).outcomes] == [1]
+    assert [outcome.strategy_id for outcome in slot.run(attempt=1).outcomes] == [1]
+    assert len(slot.run().outcomes) == 3  # a fresh one is taken at its word
+    slot.ended = frozenset({0, 1, 2})
+    slot.landed.clear()
+    assert slot.executor.execute([slot.chunk(created_at=NOW - timedelta(seconds=60))]) == []
+    assert slot.landed == []
+
+
+def test_a_chunk_out_of_date_is_not_executed():
+    landed = Slot(Raises, Good).run(age_s=301)
+    assert [outcome.status for outcome in landed.outcomes] == [OutcomeStatus.EXPIRED] * 2
+    assert not landed.attempts
+
+
+def test_chunks_of_one_message_land_together_and_retries_travel_apart():
+    slot = Slot(Raises, Good)
+    chunks = [slot.chunk().model_copy(update={"dispatch_id": number}) for number in (7, 8)]
+    landed = slot.executor.execute(chunks)
+    assert [landing.dispatch_id for landing in slot.landed] == [7, 8]
+    assert [len(each.outcomes) for each in landed] == [1, 1]
+    assert [envelope.chunk.task_id for envelope in slot.published] == ["7.0", "8.0"]
+
+
+def test_a_job_that_killed_its_slot_is_buried_after_its_retries():
+    slot = Slot(Good, retries=1)
+    slot.executor.bury(slot.chunk(), OutcomeStatus.CRASHED, "exit code 11")
+    (landing,) = slot.landed
+    assert (landing.outcomes, landing.crashed) == ([], [0])
+    assert [(a.status, a.error_class, a.error) for a in landing.attempts] == [
+        (OutcomeStatus.CRASHED, "SlotDiedError", "exit code 11")
+    ]
+    assert slot.published[0].chunk.attempt == 1
+    slot.landed.clear()
+    slot.executor.bury(slot.chunk(attempt=1), OutcomeStatus.CRASHED, "exit code 11")
+    assert [outcome.status for outcome in slot.landed[0].outcomes] == [OutcomeStatus.CRASHED]
+    assert len(slot.published) == 1

@@ -45,7 +45,7 @@ class History:
         )  # fmt: skip
         return Chunk(
             dispatch_id=1, candle=candle, priority=Priority.LOW, jobs=(JobKey(1, 1),), correlation_id="c",
-            created_at=START, deadline=START, catalogue_version=1, rewrites=self.rewrites,
+            created_at=START, deadline=START, expires_at=START, catalogue_version=1, rewrites=self.rewrites,
             previous_open_time=None if previous is None else at(previous),
         )  # fmt: skip
 
