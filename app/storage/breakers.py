@@ -14,7 +14,7 @@ from psycopg import Cursor
 from sqlalchemy import Connection, delete, func, select, text
 
 from app.domain.breakers import Breaker, BreakerRules, BreakerState
-from app.storage.schema import breakers, strategies
+from app.storage.schema import attempts, breakers, strategies
 
 _UNREST = """
     SELECT b.strategy_id, b.state, b.failures, b.trips, b.crashes, b.open_until
@@ -95,6 +95,18 @@ def load_blocked(connection: Connection) -> dict[int, bool]:
     due = (breakers.c.state == BreakerState.OPEN.value) & (breakers.c.open_until <= func.clock_timestamp())
     query = select(breakers.c.strategy_id, due).where(breakers.c.state != BreakerState.CLOSED.value)
     return {row[0]: bool(row[1]) for row in connection.execute(query)}
+
+
+def load_stopped(connection: Connection) -> frozenset[int]:
+    """Return the strategies whose breaker is open; one that is half open has a probe on its way."""
+    query = select(breakers.c.strategy_id).where(breakers.c.state == BreakerState.OPEN.value)
+    return frozenset(connection.execute(query).scalars())
+
+
+def load_tried(connection: Connection, dispatch_id: int) -> frozenset[int]:
+    """Return the strategies that have failed at a dispatch and will be, or were, tried again."""
+    query = select(attempts.c.strategy_id).where(attempts.c.dispatch_id == dispatch_id)
+    return frozenset(connection.execute(query).scalars())
 
 
 def start_probes(connection: Connection, strategy_ids: Iterable[int]) -> frozenset[int]:

@@ -1,4 +1,4 @@
-"""The soft limit of one job: an interval timer that interrupts Python code. The hard limit is Celery's.
+"""Limits of what a slot does, by interval timer: a job's soft limit, one wait for Postgres. The hard limit is Celery's.
 
 C code that holds the GIL does not notice the timer, which is why the hard limit stays.
 """
@@ -21,6 +21,20 @@ def soft_limit(timeout_ms: float) -> Iterator[None]:
         JobTimeoutError: the body took longer.
     """
     signal.setitimer(signal.ITIMER_REAL, timeout_ms / 1000)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+@contextmanager
+def bounded(bound_s: float) -> Iterator[None]:
+    """Interrupt the body after so many seconds, and again and again: a driver that tidies up waits once more.
+
+    Raises:
+        JobTimeoutError: the body took longer.
+    """
+    signal.setitimer(signal.ITIMER_REAL, bound_s, bound_s)
     try:
         yield
     finally:

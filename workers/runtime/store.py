@@ -14,23 +14,33 @@ from sqlalchemy.exc import InvalidRequestError
 from app.domain.candles import Timeframe
 from app.domain.decisions import Decision, DecisionRules
 from app.domain.jobs import JobKey
-from app.errors import StorageUnavailableError
+from app.errors import JobTimeoutError, StorageUnavailableError
+from app.storage.breakers import load_stopped, load_tried
 from app.storage.candles import load_window
 from app.storage.dead_letters import save_dead_letter
 from app.storage.engine import driver_of, translated
 from app.storage.ledger import Landing, land_all, load_ended
 from app.storage.nodes import answer_canary
 from app.storage.strategies import Revision, load_revisions
+from workers.runtime.limits import bounded
 
 T = TypeVar("T")
 
 
 class SlotStore:
-    """What a slot reads and writes. One connection, in autocommit: each read is one round trip."""
+    """What a slot reads and writes. One connection, in autocommit: each read is one round trip.
 
-    def __init__(self, engine: Engine, rules: DecisionRules) -> None:
+    Args:
+        engine: of the slot.
+        rules: how decisions are made.
+        bound_s: longest wait for one answer. A server that neither answers nor refuses would hold the slot until its
+            hard limit, and strategies would be blamed for it.
+    """
+
+    def __init__(self, engine: Engine, rules: DecisionRules, bound_s: float) -> None:
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._rules = rules
+        self._bound_s = bound_s
         self._connection: Connection | None = None
 
     def load_rows(
@@ -51,6 +61,14 @@ class SlotStore:
         """Load which strategies of a dispatch have an outcome."""
         return self._with(lambda connection: load_ended(connection, dispatch_id))
 
+    def load_stopped(self) -> frozenset[int]:
+        """Load the strategies whose breaker is open; one that is half open has a probe on its way."""
+        return self._with(load_stopped)
+
+    def load_tried(self, dispatch_id: int) -> frozenset[int]:
+        """Load the strategies that have failed at a dispatch and will be, or were, tried again."""
+        return self._with(lambda connection: load_tried(connection, dispatch_id))
+
     def keep_dead_letter(self, reason: str, body: str, worker: str) -> None:
         """Keep a message that makes no sense."""
         self._with(lambda connection: save_dead_letter(connection, reason, body, worker))
@@ -66,7 +84,7 @@ class SlotStore:
             self._connection = None
 
     def _with(self, action: Callable[[Connection], T]) -> T:
-        with self._healing():
+        with self._healing(), bounded(self._bound_s):
             if self._connection is None:
                 self._connection = self._engine.connect()
             return action(self._connection)
@@ -79,6 +97,9 @@ class SlotStore:
         except psycopg.OperationalError as error:
             self._forget()
             raise StorageUnavailableError(f"Postgres went away: {error}") from error
+        except JobTimeoutError as error:
+            self._forget()
+            raise StorageUnavailableError(f"Postgres did not answer within {self._bound_s:g} s") from error
         except StorageUnavailableError:
             self._forget()
             raise
