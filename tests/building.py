@@ -90,17 +90,15 @@ def register(engine: Engine, *definitions: StrategyDefinition) -> list[Registere
         return [save_definition(connection, each).strategy for each in definitions]
 
 
-def outcome(dispatch_id: int, strategy_id: int, **changes: Any) -> Outcome:
+def outcome(strategy_id: int, **changes: Any) -> Outcome:
     """Build an outcome: a succeeded one unless told otherwise."""
     values: dict[str, Any] = {
-        "dispatch_id": dispatch_id,
         "strategy_id": strategy_id,
         "strategy_revision": 1,
         "status": OutcomeStatus.SUCCEEDED,
         "signal": Signal(action=1, strength=0.5),
         "queued_ms": 1.5,
         "processing_ms": 2.5,
-        "worker": "test",
     }
     return Outcome(**{**values, **changes})
 

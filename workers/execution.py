@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import structlog
 
@@ -17,11 +18,11 @@ from app.domain.decisions import Decision
 from app.domain.jobs import Chunk, JobKey, Outcome, OutcomeStatus, Signal
 from app.errors import JobExpiredError, JobTimeoutError, PermanentError, SlotDiedError
 from app.settings import WorkerSettings
-from app.storage.ledger import Attempt, Landing
+from app.storage.landing import Attempt, Landing
 from app.strategies.bars import Bars
 from app.strategies.evaluation import evaluate
 from app.strategies.indicators import IndicatorCache
-from workers.runtime.limits import soft_limit
+from workers.runtime.limits import clock
 from workers.runtime.strategies import Runtime, RuntimeCache
 from workers.runtime.windows import WindowCache
 
@@ -38,8 +39,8 @@ STOPPED_FOR_S = 1.0
 ERROR_TEXT_LIMIT = 2000
 
 
-#: Records chunks in one transaction; returns the decision of each dispatch that is complete now.
-LandAll = Callable[[Sequence[Landing], str], Sequence[Decision | None]]
+#: Records chunks in one transaction; returns the decisions of the dispatches that are complete now, by dispatch.
+LandAll = Callable[[Sequence[Landing], str], Mapping[int, Decision]]
 
 #: Notes which strategy's code runs now and its soft limit in milliseconds; 0 for none.
 Enter = Callable[[int, int], None]
@@ -49,8 +50,7 @@ class BreakerOpenError(PermanentError):
     """A job whose strategy's breaker is open: trying again gives the same answer."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ran:
+class Ran(NamedTuple):
     """How one attempt at a job went."""
 
     status: OutcomeStatus
@@ -209,7 +209,7 @@ class Executor:
         retries = [self._retry(each) for each in work if each.landing.attempts]
         if retries:
             self._publish(retries)
-        landed = [Landed(each.landing, decision) for each, decision in zip(work, decisions, strict=True)]
+        landed = [Landed(each.landing, decisions.get(each.chunk.dispatch_id)) for each in work]
         for each, result in zip(work, landed, strict=True):
             _log(each.chunk, result)
         return landed
@@ -285,10 +285,11 @@ def run_jobs(
     cache = IndicatorCache(bars)
     created_at = chunk.created_at.timestamp()
     ran = []
-    for key, runtime in zip(chunk.jobs, runtimes, strict=True):
-        enter(key.strategy_id, runtime.limits.timeout_ms)
-        ran.append(skip(created_at) if key.strategy_id in stopped else run_job(runtime, bars, cache, created_at))
-    enter(0, 0)
+    with clock.running():
+        for key, runtime in zip(chunk.jobs, runtimes, strict=True):
+            enter(key.strategy_id, runtime.limits.timeout_ms)
+            ran.append(skip(created_at) if key.strategy_id in stopped else run_job(runtime, bars, cache, created_at))
+        enter(0, 0)
     return ran
 
 
@@ -314,10 +315,9 @@ def run_job(runtime: Runtime, bars: Bars, cache: IndicatorCache, created_at: flo
     queued_ms = max(0.0, (time.time() - created_at) * 1000)
     if runtime.strategy is None:
         return Ran(OutcomeStatus.FAILED, queued_ms, 0.0, error=runtime.refusal)
-    started = time.perf_counter()
+    started = clock.begin(runtime.limits.timeout_ms)
     try:
-        with soft_limit(runtime.limits.timeout_ms):
-            signal = evaluate(runtime.strategy, bars, cache)
+        signal = evaluate(runtime.strategy, bars, cache)
     except JobTimeoutError:
         took = (time.perf_counter() - started) * 1000
         error = TimeoutError(
@@ -326,6 +326,8 @@ def run_job(runtime: Runtime, bars: Bars, cache: IndicatorCache, created_at: flo
         return Ran(OutcomeStatus.TIMED_OUT, queued_ms, took, error=error)
     except BaseException as error:  # user code may raise anything: MemoryError, sys.exit(), even KeyboardInterrupt
         return Ran(OutcomeStatus.FAILED, queued_ms, (time.perf_counter() - started) * 1000, error=error)
+    finally:
+        clock.end()
     return Ran(OutcomeStatus.SUCCEEDED, queued_ms, (time.perf_counter() - started) * 1000, signal=signal)
 
 
@@ -348,18 +350,16 @@ def deserves_retry(ran: Ran, attempt: int, runtime: Runtime) -> bool:
 
 
 def _outcome(chunk: Chunk, key: JobKey, ran: Ran) -> Outcome:
-    return Outcome.model_construct(
-        dispatch_id=chunk.dispatch_id,
-        strategy_id=key.strategy_id,
-        strategy_revision=key.revision,
-        status=ran.status,
-        signal=ran.signal,
-        error_class=_class_name(ran.error),
-        error=_text(ran.error),
-        attempt=chunk.attempt,
-        queued_ms=ran.queued_ms,
-        processing_ms=ran.processing_ms,
-        worker="",
+    return Outcome(
+        key.strategy_id,
+        key.revision,
+        ran.status,
+        ran.signal,
+        _class_name(ran.error),
+        _text(ran.error),
+        chunk.attempt,
+        ran.queued_ms,
+        ran.processing_ms,
     )
 
 

@@ -19,7 +19,7 @@ from app.strategies.registry import Registry
 from app.telemetry import enter
 from workers.execution import Executor
 from workers.heartbeat import Present
-from workers.runtime import limits
+from workers.runtime.limits import clock
 from workers.runtime.store import SlotStore
 from workers.runtime.strategies import RuntimeCache
 from workers.runtime.windows import WindowCache
@@ -72,7 +72,7 @@ def open_slot(app: Celery, settings: Settings, present: Present) -> Slot:
     """
     present.open(getattr(current_process(), "index", 0), os.getpid())
     name = f"{socket.gethostname()}:{os.getpid()}"
-    limits.install()
+    clock.install()
     billiard.pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT = LAST_RESULTS_READ_WITHIN
     engine = build_engine(settings.database_dsn, name=f"candlefleet slot {name}", pool_size=1)
     store = SlotStore(engine, settings.rules, settings.worker.hard_grace_s * SHARE_OF_GRACE)

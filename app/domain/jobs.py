@@ -228,20 +228,21 @@ class Bundle(Value):
         return bundle
 
 
-class Outcome(Value):
-    """The recorded end of a job. Written once; its key is (dispatch_id, strategy_id)."""
+class Outcome(NamedTuple):
+    """The recorded end of a job of some dispatch. Written once; its key is (dispatch_id, strategy_id).
 
-    dispatch_id: int
+    A tuple, because the hot path makes one for every job.
+    """
+
     strategy_id: int
     strategy_revision: int
     status: OutcomeStatus
     signal: Signal | None = None
     error_class: str | None = None
     error: str | None = None
-    attempt: Annotated[int, Field(ge=0)] = 0
-    queued_ms: float
-    processing_ms: float
-    worker: str
+    attempt: int = 0
+    queued_ms: float = 0.0
+    processing_ms: float = 0.0
 
     @property
     def succeeded(self) -> bool:

@@ -14,7 +14,7 @@ from app.domain.jobs import OutcomeStatus
 from app.errors import JobExpiredError
 from app.maintenance.base import Begin, Report
 from app.maintenance.judging import Held
-from app.storage.ledger import land_ends
+from app.storage.landing import land_ends
 from app.storage.unfinished import MissingJob, Unfinished, load_expired
 from app.storage.watch import load_living
 

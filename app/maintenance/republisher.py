@@ -13,7 +13,7 @@ from app.maintenance.metrics import Findings, Stall
 from app.maintenance.planning import Catalogue, Plan, plan
 from app.maintenance.sending import Outbox, Rebuilder
 from app.settings import Settings
-from app.storage.ledger import land_ends
+from app.storage.landing import land_ends
 from app.storage.strategies import load_strategies, load_version
 from app.storage.unfinished import Unfinished, load_open_breakers, load_overdue, load_progressed, mark_sent
 

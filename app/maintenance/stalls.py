@@ -17,7 +17,8 @@ from app.maintenance.judging import TaskId
 from app.maintenance.metrics import Findings, Stall
 from app.storage.breakers import record_crash
 from app.storage.engine import driver_of
-from app.storage.ledger import land, load_missing
+from app.storage.landing import land
+from app.storage.ledger import load_missing
 from app.storage.unfinished import count_send, load_asked_revision
 from app.storage.watch import WatchedNode, forget_deaf, load_living, mark_canary_sent
 
@@ -112,17 +113,8 @@ class StallDetector:
         if known.strategy_id not in load_missing(connection, known.dispatch_id):
             return
         revision = load_asked_revision(connection, known.dispatch_id, known.strategy_id)
-        outcome = Outcome(
-            dispatch_id=known.dispatch_id,
-            strategy_id=known.strategy_id,
-            strategy_revision=revision,
-            status=OutcomeStatus.TIMED_OUT,
-            error_class=SlotDiedError.__name__,
-            error=STUCK,
-            queued_ms=0.0,
-            processing_ms=0.0,
-            worker=node,
-        )
+        status, error_class = OutcomeStatus.TIMED_OUT, SlotDiedError.__name__
+        outcome = Outcome(known.strategy_id, revision, status, error_class=error_class, error=STUCK)
         driver = driver_of(connection)
         land(driver, known.dispatch_id, node, [outcome], (), self.rules)
         record_crash(driver, known.strategy_id, self.rules.breaker)

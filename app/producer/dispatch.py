@@ -17,7 +17,8 @@ from app.producer.subscriptions import PlannedChunk, Roster, Subscriptions
 from app.storage.breakers import load_blocked, start_probes
 from app.storage.candles import RecordedCandle, record_candles
 from app.storage.engine import translated
-from app.storage.ledger import OpenedDispatch, land_ends, mark_published, open_dispatches
+from app.storage.landing import land_ends
+from app.storage.ledger import OpenedDispatch, mark_published, open_dispatches
 from app.storage.partitions import ensure_partitions
 from app.storage.strategies import load_strategies, load_version
 

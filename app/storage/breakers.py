@@ -10,19 +10,17 @@ from datetime import UTC, datetime
 from typing import Any
 
 from psycopg import Connection as DriverConnection
-from psycopg import Cursor
 from sqlalchemy import Connection, delete, func, select, text
 
 from app.domain.breakers import Breaker, BreakerRules, BreakerState
 from app.storage.schema import attempts, breakers, strategies
 
-_UNREST = """
+_UNEASY = """
     SELECT b.strategy_id, b.state, b.failures, b.trips, b.crashes, b.open_until
     FROM breakers b
-    JOIN dispatches d ON b.strategy_id = ANY(d.strategy_ids)
-    WHERE d.id = %(dispatch_id)s AND d.landed >= d.expected AND (b.failures > 0 OR b.state <> 'closed')
+    WHERE b.strategy_id = ANY(%(ids)s) AND (b.failures > 0 OR b.state <> 'closed')
     ORDER BY b.strategy_id
-    FOR UPDATE OF b
+    FOR UPDATE
 """
 
 _ONE = """
@@ -54,14 +52,10 @@ _START_PROBES = text("""
 """)
 
 
-def read_unrest(driver: DriverConnection[Any], dispatch_id: int) -> Cursor[Any]:
-    """Ask for, and lock, the breakers of a complete dispatch that are not at rest; `parse` reads the answer."""
-    return driver.execute(_UNREST, {"dispatch_id": dispatch_id}, prepare=True)
-
-
-def parse(answer: Cursor[Any]) -> dict[int, Breaker]:
-    """Read breakers, by strategy."""
-    return {row[0]: _breaker(row) for row in answer.fetchall()}
+def lock_uneasy(driver: DriverConnection[Any], strategy_ids: Iterable[int]) -> dict[int, Breaker]:
+    """Load, and lock in the caller's transaction, the breakers of some strategies that are not at rest."""
+    rows = driver.execute(_UNEASY, {"ids": sorted(strategy_ids)}).fetchall()
+    return {row[0]: _breaker(row) for row in rows}
 
 
 def write(driver: DriverConnection[Any], changed: Sequence[Breaker]) -> None:

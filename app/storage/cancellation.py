@@ -9,7 +9,7 @@ from sqlalchemy import Connection, func, select
 
 from app.domain.decisions import DecisionRules
 from app.domain.jobs import JobKey, OutcomeStatus, job_id
-from app.storage.ledger import land_ends
+from app.storage.landing import land_ends
 from app.storage.schema import dispatches, nodes, outcomes, strategies
 
 #: Largest id that a bigint holds: a message or a person may name any number.

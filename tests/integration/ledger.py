@@ -14,7 +14,7 @@ from sqlalchemy import Engine, text
 from app.domain.decisions import Decision, DecisionRules
 from app.domain.jobs import Outcome
 from app.producer.dispatch import Dispatcher
-from app.storage.ledger import Attempt, land
+from app.storage.landing import Attempt, land
 
 RULES = DecisionRules(quorum=0.5, threshold=0.1)
 

@@ -119,9 +119,9 @@ def busy(engine: Engine) -> Engine:
     actions = {1: 1, 2: -1, 3: 0}
     for dispatch_id, action in actions.items():
         signal = Signal(action=action, strength=1.0)
-        land_on(engine, dispatch_id, [outcome(dispatch_id, n, signal=signal) for n in (1, 2)])
-    broken = outcome(4, 3, status=OutcomeStatus.FAILED, signal=None, error_class="ValueError", error="no")
-    land_on(engine, 4, [outcome(4, 1, status=OutcomeStatus.TIMED_OUT, signal=None), outcome(4, 2), broken])
+        land_on(engine, dispatch_id, [outcome(n, signal=signal) for n in (1, 2)])
+    broken = outcome(3, status=OutcomeStatus.FAILED, signal=None, error_class="ValueError", error="no")
+    land_on(engine, 4, [outcome(1, status=OutcomeStatus.TIMED_OUT, signal=None), outcome(2), broken])
     assert len(written.dispatch_ids) == 5
     return engine
 

@@ -23,7 +23,7 @@ from app.operations_queues import read_chunks
 from app.operations_trace import UntraceableError, trace
 from app.storage import breakers, listings
 from app.storage.engine import driver_of
-from app.storage.ledger import Attempt, land
+from app.storage.landing import Attempt, land
 from app.storage.strategies import load_version, set_status
 from tests.integration.stage import PREFIX, Stage, staging
 from tests.waiting import wait_until
@@ -53,10 +53,10 @@ def run(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Run:
     return lambda *arguments: CliRunner().invoke(cli, [str(each) for each in arguments])
 
 
-def outcome(number: int, strategy: int, **changes: Any) -> Outcome:
+def outcome(strategy: int, **changes: Any) -> Outcome:
     values: dict[str, Any] = {"status": OutcomeStatus.SUCCEEDED, "signal": Signal(action=1), "queued_ms": 3.0}
-    values |= {"strategy_revision": 1, "processing_ms": 0.5, "worker": "w", **changes}
-    return Outcome(dispatch_id=number, strategy_id=strategy, **values)
+    values |= {"strategy_revision": 1, "processing_ms": 0.5, **changes}
+    return Outcome(strategy_id=strategy, **values)
 
 
 def record(stage: Stage, number: int, *outcomes: Outcome, attempts: tuple[Attempt, ...] = ()) -> None:
@@ -91,9 +91,9 @@ class TestCancelling:
     def test_an_ended_job_keeps_its_outcome_and_a_cancelled_one_too(self, stage: Stage) -> None:
         stage.add("a"), stage.add("b")
         number = stage.write()[0].chunk.dispatch_id
-        record(stage, number, outcome(number, 1))
+        record(stage, number, outcome(1))
         ends = cancel_dispatches(stage.operations, [number])
-        record(stage, number, outcome(number, 2))  # it was running, and lands late
+        record(stage, number, outcome(2))  # it was running, and lands late
         assert {end.strategy: end.status for end in ends} == {"a": "succeeded", "b": "cancelled"}
         assert stage.statuses(number) == {1: "succeeded", 2: "cancelled"}
 
@@ -186,9 +186,9 @@ class TestFollowing:
         stage.add("a"), stage.add("b"), stage.add("c")
         number = stage.write()[0].chunk.dispatch_id
         attempt = Attempt(2, 0, OutcomeStatus.FAILED, "ValueError", "first\nsecond", 1.0)
-        record(stage, number, outcome(number, 1), attempts=(attempt,))
+        record(stage, number, outcome(1), attempts=(attempt,))
         failed = {"status": OutcomeStatus.FAILED, "signal": None, "error_class": "ValueError", "error": "again"}
-        record(stage, number, outcome(number, 2, attempt=1, **failed))
+        record(stage, number, outcome(2, attempt=1, **failed))
         cancel_jobs(stage.operations, [f"{number}.3"])
         story = trace(stage.operations, str(number))
         kinds = [event.what for event in story.events]
@@ -203,7 +203,7 @@ class TestFollowing:
     def test_the_story_of_a_job_leaves_the_others_out(self, stage: Stage) -> None:
         stage.add("a"), stage.add("b")
         number = stage.write()[0].chunk.dispatch_id
-        record(stage, number, outcome(number, 1), outcome(number, 2))
+        record(stage, number, outcome(1), outcome(2))
         story = trace(stage.operations, f"{number}.2")
         assert {event.who for event in story.events} == {"", "b"}
         (started,) = [event for event in story.events if event.what == "started"]
@@ -212,18 +212,18 @@ class TestFollowing:
     def test_what_has_not_landed_is_named(self, stage: Stage) -> None:
         stage.add("a"), stage.add("b")
         number = stage.write()[0].chunk.dispatch_id
-        record(stage, number, outcome(number, 2))
+        record(stage, number, outcome(2))
         assert trace(stage.operations, str(number)).missing == ["a"]
 
     def test_a_late_outcome_is_marked(self, stage: Stage) -> None:
         stage.add("a"), stage.add("b")
         number = stage.write()[0].chunk.dispatch_id
-        record(stage, number, outcome(number, 1))
+        record(stage, number, outcome(1))
         with stage.operations.changing() as connection:
             values = f"({number}, 1, 1, 0.5, ARRAY[2], 'deadline', 1)"
             columns = "(dispatch_id, action, score, weight_heard, missing, closed_by, latency_ms)"
             connection.execute(text(f"INSERT INTO decisions {columns} VALUES {values}"))
-        record(stage, number, outcome(number, 2))
+        record(stage, number, outcome(2))
         events = trace(stage.operations, str(number)).events
         assert [event.who for event in events if event.is_late] == ["b"]
 
@@ -242,7 +242,7 @@ class TestFollowing:
         first, second = (stage.write()[0].chunk for _ in range(2))
         attempt = Attempt(2, 0, OutcomeStatus.FAILED, "ValueError", "no", 1.0)
         for chunk in (first, second):
-            record(stage, chunk.dispatch_id, outcome(chunk.dispatch_id, 1), attempts=(attempt,))
+            record(stage, chunk.dispatch_id, outcome(1), attempts=(attempt,))
         with stage.operations.reading() as connection:
             wanted = first.correlation_id
             found = [
@@ -273,7 +273,7 @@ class TestStrays:
         number = stage.write()[0].chunk.dispatch_id
         stage.add("newcomer")
         with pytest.raises(Exception, match=r"found also \[3\]"):
-            record(stage, number, outcome(number, 1), outcome(number, 3))
+            record(stage, number, outcome(1), outcome(3))
         assert stage.statuses(number) == {}
         assert stage.ask("SELECT landed FROM dispatches")[0][0] == 0
 

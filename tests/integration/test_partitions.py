@@ -33,7 +33,7 @@ def land_all(engine: Engine, written: Written) -> dict[int, str]:
     """Land an outcome for every dispatch; return the partition each is in."""
     for envelope in written.envelopes:
         chunk = envelope.chunk
-        land_on(engine, chunk.dispatch_id, [outcome(chunk.dispatch_id, key.strategy_id) for key in chunk.jobs])
+        land_on(engine, chunk.dispatch_id, [outcome(key.strategy_id) for key in chunk.jobs])
     with engine.connect() as connection:
         rows = connection.execute(text("SELECT dispatch_id, tableoid::regclass::text FROM outcomes"))
         return {row[0]: row[1] for row in rows}

@@ -19,10 +19,11 @@ from app.storage.breakers import load_stopped, load_tried
 from app.storage.candles import load_window
 from app.storage.dead_letters import save_dead_letter
 from app.storage.engine import driver_of, translated
-from app.storage.ledger import Landing, land_all, load_ended
+from app.storage.landing import Landing, land_all
+from app.storage.ledger import load_ended
 from app.storage.nodes import answer_canary
 from app.storage.strategies import Revision, load_revisions
-from workers.runtime.limits import bounded
+from workers.runtime.limits import clock
 
 T = TypeVar("T")
 
@@ -53,8 +54,8 @@ class SlotStore:
         """Load what revisions compute; see `app.storage.strategies.load_revisions`."""
         return self._with(lambda connection: load_revisions(connection, keys))
 
-    def land_all(self, landings: Sequence[Landing], worker: str) -> list[Decision | None]:
-        """Record chunks; see `app.storage.ledger.land_all`. Idempotent."""
+    def land_all(self, landings: Sequence[Landing], worker: str) -> dict[int, Decision]:
+        """Record chunks; see `app.storage.landing.land_all`. Idempotent."""
         return self._with(lambda connection: land_all(driver_of(connection), landings, worker, self._rules))
 
     def load_ended(self, dispatch_id: int) -> frozenset[int]:
@@ -84,7 +85,7 @@ class SlotStore:
             self._connection = None
 
     def _with(self, action: Callable[[Connection], T]) -> T:
-        with self._healing(), bounded(self._bound_s):
+        with self._healing(), clock.bounded(self._bound_s):
             if self._connection is None:
                 self._connection = self._engine.connect()
             return action(self._connection)

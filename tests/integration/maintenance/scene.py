@@ -25,7 +25,7 @@ from app.maintenance.republisher import Republisher
 from app.producer.build import build_dispatcher
 from app.settings import Settings
 from app.storage.engine import driver_of
-from app.storage.ledger import Attempt, land
+from app.storage.landing import Attempt, land
 from app.storage.nodes import NodeBeat, save_beat
 from app.storage.strategies import save_definition
 
@@ -96,14 +96,12 @@ class Scene:
         """Let a worker record successes."""
         outcomes = [
             Outcome(
-                dispatch_id=dispatch_id,
                 strategy_id=number,
                 strategy_revision=1,
                 status=OutcomeStatus.SUCCEEDED,
                 signal=Signal(action=1),
                 queued_ms=1.0,
                 processing_ms=1.0,
-                worker="test",
             )
             for number in strategy_ids
         ]

@@ -10,7 +10,7 @@ from app.broker import Publisher
 from app.domain.jobs import OutcomeStatus
 from app.domain.strategies import StrategyStatus
 from app.settings import Settings
-from app.storage.ledger import Attempt
+from app.storage.landing import Attempt
 from app.storage.strategies import set_status
 from tests.integration.maintenance.scene import Scene, later
 

@@ -23,7 +23,7 @@ def write(path: Path, lines: Iterable[str], header: str = HEADER) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     text = "\n".join([header, *lines]) + "\n"
     data = text.encode()
-    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+    path.write_bytes(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
     return path
 
 

@@ -14,12 +14,12 @@ from app.domain.candles import Candle, Timeframe
 from app.domain.jobs import Chunk, JobKey, OutcomeStatus, Signal
 from app.domain.strategies import Limits, Priority
 from app.settings import WorkerSettings
-from app.storage.ledger import Landing
+from app.storage.landing import Landing
 from app.storage.strategies import Revision
 from app.strategies.registry import Registry
 from app.strategies.sdk import Context, Strategy
 from workers.execution import Executor
-from workers.runtime import limits
+from workers.runtime.limits import clock
 from workers.runtime.strategies import RuntimeCache
 from workers.runtime.windows import WindowCache, to_ms
 
@@ -81,7 +81,7 @@ class RaisesUnprintable(Strategy):
 @pytest.fixture(autouse=True)
 def alarm() -> Iterator[None]:
     before = signal.getsignal(signal.SIGALRM)
-    limits.install()
+    clock.install()
     yield
     signal.setitimer(signal.ITIMER_REAL, 0)
     signal.signal(signal.SIGALRM, before)
@@ -119,7 +119,7 @@ class Slot:
 
     def land_all(self, landings, worker):
         self.landed += landings
-        return [None] * len(landings)
+        return {}
 
     def run(self, attempt: int = 0, extra: tuple[int, ...] = (), age_s: float = 0.0) -> Landing:
         self.landed.clear()
