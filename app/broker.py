@@ -17,6 +17,7 @@ from kombu import Connection, Producer, Queue
 from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
+from app.domain.costs import LEAST_WORK_MS, Room
 from app.domain.jobs import Bundle, Chunk
 from app.domain.strategies import Priority
 from app.errors import BrokerUnavailableError
@@ -169,9 +170,11 @@ class Envelope:
     hard_limit_s: float
     """Seconds after which the slot that runs the chunk is killed."""
     countdown_s: float | None = None
-    """Seconds to wait before the chunk may run; for retries."""
+    """Seconds to wait before the chunk may run; for retries and throttled strategies."""
     alone: bool = False
-    """Whether it must not share its message: a neighbour may have killed the slot it was in."""
+    """Whether it must not share its message: one job of it is not known to be harmless."""
+    cost_ms: float = 0.0
+    """Estimated time of its jobs together."""
 
 
 def envelope(
@@ -182,6 +185,7 @@ def envelope(
     hard_limit_s: float,
     countdown_s: float | None = None,
     alone: bool = False,
+    cost_ms: float = 0.0,
 ) -> Envelope:
     """Build an envelope.
 
@@ -192,28 +196,39 @@ def envelope(
         hard_limit_s: seconds after which the slot is killed.
         countdown_s: seconds to wait before it may run.
         alone: whether it must not share its message.
+        cost_ms: estimated time of its jobs together.
     """
     candle = chunk.candle
     arguments = f"{candle.symbol} {candle.timeframe} {candle.open_time:%Y-%m-%dT%H:%MZ}: {names}"
-    return Envelope(chunk, label, arguments, hard_limit_s, countdown_s, alone)
+    return Envelope(chunk, label, arguments, hard_limit_s, countdown_s, alone, cost_ms)
 
 
-def pack(envelopes: Iterable[Envelope], most: int) -> Iterator[list[Envelope]]:
-    """Group chunks into messages: neighbours of one priority and one attempt, `most` jobs at most.
+def pack(envelopes: Sequence[Envelope], room: Room) -> Iterator[list[Envelope]]:
+    """Group chunks into messages: neighbours of one priority and one attempt, as many as there is room for.
 
     Keeps their order. A retry travels apart from other candles' retries: it has its own time to wait.
     """
+    fullest = _fullest(envelopes, room)
     group: list[Envelope] = []
-    jobs = 0
+    jobs, work_ms = 0, 0.0
     for envelope in envelopes:
-        size = len(envelope.chunk.jobs)
-        if group and (jobs + size > most or not _may_share(group[-1], envelope)):
+        size, cost_ms = len(envelope.chunk.jobs), envelope.cost_ms
+        is_full = jobs + size > room.jobs or work_ms + cost_ms > fullest[envelope.chunk.priority]
+        if group and (is_full or not _may_share(group[-1], envelope)):
             yield group
-            group, jobs = [], 0
+            group, jobs, work_ms = [], 0, 0.0
         group.append(envelope)
-        jobs += size
+        jobs, work_ms = jobs + size, work_ms + cost_ms
     if group:
         yield group
+
+
+def _fullest(envelopes: Sequence[Envelope], room: Room) -> dict[Priority, float]:
+    """Return the most work in a message of each priority, ms."""
+    total_ms = dict.fromkeys(Priority, 0.0)
+    for envelope in envelopes:
+        total_ms[envelope.chunk.priority] += envelope.cost_ms
+    return {lane: min(room.work_ms, max(LEAST_WORK_MS, work / room.slots)) for lane, work in total_ms.items()}
 
 
 def _may_share(before: Envelope, after: Envelope) -> bool:
@@ -230,11 +245,11 @@ class Publisher:
 
     Args:
         app: the application.
-        jobs_in_message: most jobs that share a message.
+        room: how much a message may hold.
     """
 
-    def __init__(self, app: Celery, jobs_in_message: int) -> None:
-        self.jobs_in_message = jobs_in_message
+    def __init__(self, app: Celery, room: Room) -> None:
+        self.room = room
         self._app = app
         self._origin = anon_nodename()
         self._connection: Connection | None = None
@@ -243,7 +258,7 @@ class Publisher:
     def publish(self, envelopes: Sequence[Envelope]) -> None:
         """Send all chunks, in order. After an error send all of them again: a repeated chunk changes nothing.
 
-        Chunks that follow each other with the same priority share messages, `jobs_in_message` at most.
+        Chunks that follow each other with the same priority share messages, as far as there is `room`.
 
         Raises:
             BrokerUnavailableError: Redis is away, or the connection broke with delivery unknown.
@@ -251,7 +266,7 @@ class Publisher:
         with self._translated():
             producer = self._open()
             with producer.batch(PIPELINE_SIZE):
-                for group in pack(envelopes, self.jobs_in_message):
+                for group in pack(envelopes, self.room):
                     self._send(producer, group)
 
     def send_control(

@@ -168,7 +168,7 @@ def _on(
 ) -> Summary:
     settings = deployment.settings
     engine = build_engine(settings.database_dsn, name="candlefleet demo")
-    publisher = Publisher(create_celery(settings), settings.dispatch.jobs_in_chunk)
+    publisher = Publisher(create_celery(settings), settings.dispatch.room)
     operations = Operations(settings)
     environment = {**deployment.environment, "CANDLEFLEET_BROKER__KEY_PREFIX": settings.broker.key_prefix}
     try:

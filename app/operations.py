@@ -38,7 +38,7 @@ class Operations:
         )
         celery = create_celery(settings)
         self.queues = Queues(celery)
-        self._publisher = Publisher(celery, settings.dispatch.jobs_in_chunk)
+        self._publisher = Publisher(celery, settings.dispatch.room)
         self._is_current = False
 
     def close(self) -> None:

@@ -19,6 +19,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from app.domain.breakers import BreakerRules
+from app.domain.costs import Room
 from app.domain.decisions import DecisionRules
 from app.domain.strategies import Priority
 from app.errors import ConfigurationError
@@ -41,8 +42,14 @@ class DispatchSettings(Group):
 
     chunking: bool = True
     """off sends every job as a message of its own: plain Celery, slower."""
-    chunk_size: Annotated[int, Field(ge=1, le=256)] = 32
-    """Most jobs in one message. 32 keeps a message of light jobs at about a millisecond of work."""
+    chunk_size: Annotated[int, Field(ge=1, le=256)] = 256
+    """Most jobs in one message."""
+    chunk_budget_ms: Annotated[float, Field(gt=0)] = 10.0
+    """Most estimated work in one message, milliseconds: long enough that what a message costs by itself disappears,
+    short enough that an urgent one seldom waits. A job that takes more than half of it travels alone."""
+    trusted_after: Annotated[int, Field(ge=0)] = 3
+    """Jobs of a strategy's revision that must have ended before its jobs may share a chunk; until then each travels
+    alone, where it can harm no other. 0 trusts every strategy at once."""
     queue_limit: Annotated[int, Field(ge=1)] = 100
     """Most messages waiting in one queue before the producer holds back its feed."""
     batch_candles: Annotated[int, Field(ge=1, le=10_000)] = 64
@@ -58,6 +65,11 @@ class DispatchSettings(Group):
     def jobs_in_chunk(self) -> int:
         """Most jobs that travel together: `chunk_size`, or 1 with chunking off."""
         return self.chunk_size if self.chunking else 1
+
+    @property
+    def room(self) -> Room:
+        """How much a message may hold, for a fleet of unknown size."""
+        return Room(self.jobs_in_chunk, self.chunk_budget_ms)
 
 
 class WorkerSettings(Group):

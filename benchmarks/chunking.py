@@ -82,7 +82,7 @@ def _rate(settings: Settings, chunking: bool, candles: int, seed: int) -> float:
     dispatch = settings.dispatch.model_copy(update={"chunking": chunking})
     settings = settings.model_copy(update={"dispatch": dispatch})
     engine = build_engine(settings.database_dsn, name="bench")
-    publisher = Publisher(create_celery(settings), settings.dispatch.jobs_in_chunk)
+    publisher = Publisher(create_celery(settings), settings.dispatch.room)
     feed = GeneratedFeed([f"BENCH{seed}-USD"], Timeframe.H1, candles, seed, START)
     producer = build_producer(settings, engine, publisher, feed)
     started = time.perf_counter()

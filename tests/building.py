@@ -14,6 +14,7 @@ from sqlalchemy import Engine
 
 from app.broker import Publisher, create_celery
 from app.domain.candles import Candle, Timeframe
+from app.domain.costs import Room
 from app.domain.jobs import Outcome, OutcomeStatus, Signal
 from app.domain.strategies import Limits, Priority, RegisteredStrategy, StrategyDefinition, StrategyStatus, Subscription
 from app.feeds.base import FeedReport
@@ -105,7 +106,8 @@ def outcome(strategy_id: int, **changes: Any) -> Outcome:
 
 def build_publisher(settings: Settings, *, jobs_in_message: int | None = None) -> Publisher:
     """Build a publisher as a producer has it; close it in the end."""
-    return Publisher(create_celery(settings), jobs_in_message or settings.dispatch.jobs_in_chunk)
+    room = settings.dispatch.room if jobs_in_message is None else Room(jobs_in_message)
+    return Publisher(create_celery(settings), room)
 
 
 def environment(settings: Settings) -> dict[str, str]:

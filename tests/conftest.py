@@ -24,7 +24,7 @@ from sqlalchemy import Engine
 from app import embedded
 from app.broker import Publisher
 from app.embedded.files import is_locked
-from app.settings import PREFIX, BrokerSettings, Settings, StrategySettings, WorkerSettings
+from app.settings import PREFIX, BrokerSettings, DispatchSettings, Settings, StrategySettings, WorkerSettings
 from app.storage.engine import build_engine
 from app.storage.migrate import upgrade
 from tests.building import build_publisher
@@ -121,6 +121,7 @@ def settings_on(database: str, broker: str, key_prefix: str) -> Settings:
         # longer than the slowest warm-up of the built-ins, shorter than the series that tests send
         worker=WorkerSettings(window=160, retry_base_s=0.05, retry_cap_s=0.2, heartbeat_s=0.5, shutdown_s=20.0),
         broker=BrokerSettings(key_prefix=key_prefix),
+        dispatch=DispatchSettings(trusted_after=0),
         strategies=StrategySettings(modules=("tests.quant",)),
     )
 

@@ -76,7 +76,7 @@ def open_slot(app: Celery, settings: Settings, present: Present) -> Slot:
     billiard.pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT = LAST_RESULTS_READ_WITHIN
     engine = build_engine(settings.database_dsn, name=f"candlefleet slot {name}", pool_size=1)
     store = SlotStore(engine, settings.rules, settings.worker.hard_grace_s * SHARE_OF_GRACE)
-    publisher = Publisher(app, settings.dispatch.jobs_in_chunk)
+    publisher = Publisher(app, settings.dispatch.room)
     executor = Executor(
         windows=WindowCache(store.load_rows, length=settings.worker.window, most_series=settings.worker.cached_series),
         runtimes=RuntimeCache(store.load_revisions, Registry(settings.strategies.modules), MOST_STRATEGIES),

@@ -21,6 +21,7 @@ from celery.signals import (
 
 from app.broker import create_celery
 from app.deployment import Deployment
+from app.domain.costs import Room
 from app.processes import die_with_parent
 from app.settings import Settings, load_settings
 from app.telemetry import configure_logging
@@ -43,7 +44,7 @@ class Node:
         self.present = Present()
         self._slot: Slot | None = None
         self._heartbeat: Heartbeat | None = None
-        self._publisher = UrgentPublisher(self.app, jobs_in_message=1)
+        self._publisher = UrgentPublisher(self.app, Room(1))
         self._shutdown = Shutdown(settings.worker.shutdown_s)
         request = build_request(
             lambda: self._publisher,

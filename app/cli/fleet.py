@@ -36,7 +36,7 @@ def producer(
         with open_engine(settings.database_dsn, name="candlefleet producer") as engine:
             require_current(engine)
             source = build_feed(feed, speed=speed, stop=stop)
-            publisher = Publisher(create_celery(settings), settings.dispatch.jobs_in_chunk)
+            publisher = Publisher(create_celery(settings), settings.dispatch.room)
             service = build_producer(settings, engine, publisher, source, paced=speed is not None)
             report = service.run(stop)
             publisher.close()

@@ -19,7 +19,7 @@ def maintenance() -> None:
     with Deployment(settings_with_logging()) as deployment, stop_on_signals() as stop:
         _check_schema(deployment.settings)
         app = create_impatient_celery(deployment.settings)
-        publisher = Publisher(app, deployment.settings.dispatch.jobs_in_chunk)
+        publisher = Publisher(app, deployment.settings.dispatch.room)
         try:
             build_runner(deployment.settings, app, publisher).run(stop)
         finally:

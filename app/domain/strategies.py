@@ -43,6 +43,10 @@ class Limits(Value):
     """Further attempts after the first one failed."""
     memory_mb: Annotated[int, Field(ge=16, le=65_536)] = 512
     """Memory one job may use, MiB."""
+    p95_ms: Annotated[int, Field(ge=1, le=600_000)] = 100
+    """Time within which 95 of 100 jobs end, milliseconds; a strategy that takes longer is throttled."""
+    cpu_percent: Annotated[int, Field(ge=1, le=100)] = 80
+    """Share of the fleet's slots that the strategy may ask for, percent; one that asks for more is throttled."""
 
 
 class Subscription(Value):

@@ -188,7 +188,7 @@ class Fleet:
         self.stop = ground.stop
         self.settings = settings
         self.engine: Engine = build_engine(settings.database_dsn, name="candlefleet drill")
-        self.publisher = Publisher(create_celery(settings), settings.dispatch.jobs_in_chunk)
+        self.publisher = Publisher(create_celery(settings), settings.dispatch.room)
         self._environment = {
             **HASTE,
             # what a killed worker leaves of its shared memory goes with the rest

@@ -31,7 +31,7 @@ class RepeatingPublisher(Publisher):
     sent: list[Envelope]
 
     def __init__(self, settings: Settings) -> None:
-        super().__init__(create_celery(settings), settings.dispatch.jobs_in_chunk)
+        super().__init__(create_celery(settings), settings.dispatch.room)
         self.sent = []
 
     def publish(self, envelopes: Sequence[Envelope]) -> None:
@@ -43,7 +43,7 @@ class RepeatingPublisher(Publisher):
     def publish_again(self, count: int, limit: int) -> None:
         """Send so many of the remembered messages again, as room appears."""
         left = list(islice(cycle(self.sent), count))
-        admission, never = Admission(self.depths, limit, self.jobs_in_message), Event()
+        admission, never = Admission(self.depths, limit, self.room), Event()
         while left:
             room = admission.await_room(left, never)
             super().publish(left[:room])

@@ -9,7 +9,7 @@ from datetime import datetime
 from app.broker import QUEUES, Envelope, envelope
 from app.domain.jobs import Chunk
 from app.maintenance.planning import Catalogue
-from app.producer.subscriptions import PlannedChunk, Subscriptions
+from app.producer.planner import PlannedChunk, plan_evenly
 from app.storage.unfinished import MissingJob, Unfinished
 
 
@@ -63,7 +63,7 @@ class Rebuilder:
     def _plan(self, jobs: Sequence[MissingJob], size: int) -> tuple[PlannedChunk, ...]:
         # what was asked is the dispatch's revision of each strategy, whatever the catalogue has now
         asked = [self._strategies[j.strategy_id].model_copy(update={"revision": j.revision}) for j in jobs]
-        return Subscriptions(self._version, [], size).plan(asked)
+        return plan_evenly(asked, size)
 
     def _envelope(self, dispatch: Unfinished, planned: PlannedChunk, attempt: int) -> Envelope:
         if dispatch.candle is None:

@@ -8,12 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from threading import Event
 
 from app.broker import Envelope, pack
+from app.domain.costs import Room
 
 #: Seconds between two looks at a full queue: a hundredth of what a person notices, and no load on Redis.
 LOOK_EVERY_S = 0.005
 
 
-def fitting(envelopes: Sequence[Envelope], depths: Mapping[str, int], limit: int, jobs_in_message: int) -> int:
+def fitting(envelopes: Sequence[Envelope], depths: Mapping[str, int], limit: int, room: Room) -> int:
     """Return how many envelopes, from the first on, fit without any queue passing its limit.
 
     Only whole messages are let through: room for one message is never spent on a part of what shares it.
@@ -22,10 +23,10 @@ def fitting(envelopes: Sequence[Envelope], depths: Mapping[str, int], limit: int
         envelopes: in the order in which they will be published.
         depths: messages waiting now, by queue.
         limit: most messages waiting in one queue.
-        jobs_in_message: most jobs that share a message.
+        room: how much a message may hold.
     """
     waiting, count = Counter(depths), 0
-    for message in pack(envelopes, jobs_in_message):
+    for message in pack(envelopes, room):
         queue = message[0].chunk.priority.value
         if waiting[queue] >= limit:
             break
@@ -40,16 +41,14 @@ class Admission:
     Args:
         depths: tells how many messages wait in each queue.
         limit: most messages waiting in one queue.
-        jobs_in_message: most jobs that share a message.
+        room: how much a message may hold.
         grace_s: seconds for which it goes on after it was asked to stop: what is committed should be published.
     """
 
-    def __init__(
-        self, depths: Callable[[], Mapping[str, int]], limit: int, jobs_in_message: int, grace_s: float = 0.0
-    ) -> None:
+    def __init__(self, depths: Callable[[], Mapping[str, int]], limit: int, room: Room, grace_s: float = 0.0) -> None:
         self._depths = depths
         self._limit = limit
-        self._jobs_in_message = jobs_in_message
+        self._room = room
         self._grace_s = grace_s
         self._ends_at: float | None = None
         self.waited_s = 0.0
@@ -62,7 +61,7 @@ class Admission:
             BrokerUnavailableError: Redis is away.
         """
         while True:
-            count = fitting(envelopes, self._depths(), self._limit, self._jobs_in_message)
+            count = fitting(envelopes, self._depths(), self._limit, self._room)
             if count or self._is_over(stop):
                 return count
             time.sleep(LOOK_EVERY_S)

@@ -60,9 +60,8 @@ def build_dispatcher(settings: Settings, engine: Engine, source: str) -> Dispatc
     return Dispatcher(
         engine,
         source,
-        jobs_in_chunk=settings.dispatch.jobs_in_chunk,
-        patience=settings.deadline,
-        lifetime=settings.lifetime,
+        settings=settings.dispatch,
         hard_grace_s=settings.worker.hard_grace_s,
         rules=settings.rules,
+        silence=settings.silence,
     )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 import uuid
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
@@ -13,12 +15,16 @@ from app.broker import QUEUES, Envelope, envelope
 from app.domain.candles import Candle
 from app.domain.decisions import DecisionRules
 from app.domain.jobs import Chunk, OutcomeStatus
-from app.producer.subscriptions import PlannedChunk, Roster, Subscriptions
+from app.producer.knowledge import Knowledge, StoredPlans
+from app.producer.planner import Plan, PlannedChunk, Planner
+from app.producer.subscriptions import Roster, Subscriptions
+from app.producer.throttling import Spacer
+from app.settings import DispatchSettings
 from app.storage.breakers import load_blocked, start_probes
 from app.storage.candles import RecordedCandle, record_candles
 from app.storage.engine import translated
 from app.storage.landing import land_ends
-from app.storage.ledger import OpenedDispatch, mark_published, open_dispatches
+from app.storage.ledger import Asked, OpenedDispatch, mark_published, open_dispatches
 from app.storage.partitions import ensure_partitions
 from app.storage.strategies import load_strategies, load_version
 
@@ -41,6 +47,7 @@ class _Asked:
     recorded: RecordedCandle
     roster: Roster
     correlation_id: str
+    plan: Plan
     left_out: frozenset[int] = frozenset()
     """Strategies whose breaker is open: expected, but not sent a job."""
 
@@ -51,11 +58,10 @@ class Dispatcher:
     Args:
         engine: of Postgres.
         source: where the candles come from.
-        jobs_in_chunk: most jobs in one message.
-        patience: time until a decision is due.
-        lifetime: time until a job that was not executed is out of date.
+        settings: how jobs share chunks, and how long they may take.
         hard_grace_s: seconds a chunk may run past its longest soft limit.
         rules: how a dispatch is decided that nobody can be asked for.
+        silence: time without a sign of life after which a node counts as gone.
     """
 
     def __init__(
@@ -63,20 +69,22 @@ class Dispatcher:
         engine: Engine,
         source: str,
         *,
-        jobs_in_chunk: int,
-        patience: timedelta,
-        lifetime: timedelta,
+        settings: DispatchSettings,
         hard_grace_s: float,
         rules: DecisionRules,
+        silence: timedelta,
     ) -> None:
         self._engine = engine
         self._source = source
-        self._jobs_in_chunk = jobs_in_chunk
-        self._patience = patience
-        self._lifetime = lifetime
+        self._patience = timedelta(seconds=settings.deadline_s)
+        self._lifetime = timedelta(seconds=settings.lifetime_s)
         self._hard_grace_s = hard_grace_s
         self._rules = rules
-        self._subscriptions = Subscriptions(-1, [], jobs_in_chunk)
+        self.planner = Planner(settings)
+        self._knowledge = Knowledge(self.planner, silence)
+        self._spacer = Spacer()
+        self._subscriptions = Subscriptions(-1, [], self.planner)
+        self._plans = StoredPlans()
         self._partitioned_below = 0
 
     def write(self, candles: Sequence[Candle]) -> Written:
@@ -88,12 +96,15 @@ class Dispatcher:
         Raises:
             StorageUnavailableError: Postgres went away; nothing or everything was written, write them again.
         """
+        self._plans.begin()
         with translated(), self._engine.begin() as connection:
             self._refresh(connection)
             recorded = record_candles(connection, candles, self._source)
             asked = self._leave_out(connection, self._ask(recorded))
             opened = self._open(connection, asked)
+        self._plans.confirm()
         ready = [(opened[a.correlation_id], a) for a in asked if a.correlation_id in opened]
+        self._count(a for _, a in ready)
         envelopes = [each for dispatch, a in ready for each in self._envelopes(dispatch, a)]
         # a stable sort: urgent first, candles in order within a priority
         envelopes.sort(key=lambda each: QUEUES.index(each.chunk.priority.value))
@@ -112,11 +123,14 @@ class Dispatcher:
     def _refresh(self, connection: Connection) -> None:
         version = load_version(connection)
         if version != self._subscriptions.version:
-            self._subscriptions = Subscriptions(version, load_strategies(connection), self._jobs_in_chunk)
+            self._subscriptions = Subscriptions(version, load_strategies(connection), self.planner)
+            self._knowledge.hurry()
+        if self._knowledge.refresh(connection, self._subscriptions.active):
+            self._subscriptions.plan_again()
 
     def _ask(self, recorded: Sequence[RecordedCandle]) -> list[_Asked]:
         matched = [(r, self._subscriptions.match(r.candle.symbol, r.candle.timeframe)) for r in recorded]
-        return [_Asked(r, roster, uuid.uuid4().hex) for r, roster in matched if roster is not None]
+        return [_Asked(r, roster, uuid.uuid4().hex, roster.plan) for r, roster in matched if roster is not None]
 
     def _leave_out(self, connection: Connection, asked: list[_Asked]) -> list[_Asked]:
         """Leave out strategies whose breaker is open; one whose time is over gets a single job, to find out."""
@@ -129,11 +143,18 @@ class Dispatcher:
         for a in asked:
             mine = probing & a.roster.keys.keys()
             probing -= mine
-            changed.append(replace(a, left_out=frozenset(blocked.keys() & a.roster.keys.keys() - mine)))
+            left_out = frozenset(blocked.keys() & a.roster.keys.keys() - mine)
+            if left_out or mine:
+                plan = self._subscriptions.plan_for(a.roster, left_out, mine)
+                changed.append(replace(a, left_out=left_out, plan=plan))
+            else:
+                changed.append(a)
         return changed
 
     def _open(self, connection: Connection, asked: Sequence[_Asked]) -> dict[str, OpenedDispatch]:
-        rows = [(a.recorded, a.roster.expected, a.correlation_id) for a in asked]
+        rows = [
+            Asked(a.recorded, a.roster.expected, a.correlation_id, self._plans.store(connection, a.plan)) for a in asked
+        ]
         opened = open_dispatches(connection, rows, self._patience, self._lifetime)
         newest = max((dispatch.id for dispatch in opened.values()), default=0)
         if newest >= self._partitioned_below:
@@ -155,14 +176,15 @@ class Dispatcher:
             rules=self._rules,
         )
 
+    def _count(self, asked: Iterable[_Asked]) -> None:
+        for ids, dispatches in Counter(tuple(a.roster.keys) for a in asked).items():
+            self.planner.count(ids, dispatches)
+
     def _envelopes(self, dispatch: OpenedDispatch, asked: _Asked) -> list[Envelope]:
-        chunks = asked.roster.chunks
-        if asked.left_out:
-            chunks = self._subscriptions.plan_for(asked.roster.keys.keys() - asked.left_out)
-        return [self._envelope(dispatch, asked.recorded, planned) for planned in chunks]
+        return [self._envelope(dispatch, asked.recorded, planned) for planned in asked.plan.chunks]
 
     def _envelope(self, dispatch: OpenedDispatch, recorded: RecordedCandle, planned: PlannedChunk) -> Envelope:
-        chunk = Chunk(
+        chunk = Chunk.model_construct(
             dispatch_id=dispatch.id,
             candle=recorded.candle,
             priority=planned.priority,
@@ -174,6 +196,19 @@ class Dispatcher:
             catalogue_version=self._subscriptions.version,
             previous_open_time=recorded.previous_open_time,
             rewrites=recorded.rewrites,
+            attempt=0,
         )
-        hard_limit_s = planned.timeout_s + self._hard_grace_s
-        return envelope(chunk, names=planned.names, label=planned.label, hard_limit_s=hard_limit_s)
+        return envelope(
+            chunk,
+            names=planned.names,
+            label=planned.label,
+            hard_limit_s=planned.timeout_s + self._hard_grace_s,
+            countdown_s=self._delay_s(planned),
+            alone=planned.is_alone,
+            cost_ms=planned.cost_ms,
+        )
+
+    def _delay_s(self, planned: PlannedChunk) -> float | None:
+        if not planned.spacing_s:
+            return None
+        return self._spacer.delay_s(planned.jobs[0].strategy_id, planned.spacing_s, time.monotonic()) or None

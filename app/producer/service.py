@@ -72,7 +72,7 @@ class Producer:
         self._feed = feed
         self._dispatcher = dispatcher
         self._publisher = publisher
-        self._admission = Admission(publisher.depths, queue_limit, publisher.jobs_in_message, STOP_GRACE_S)
+        self._admission = Admission(publisher.depths, queue_limit, publisher.room, STOP_GRACE_S)
         self._batch_candles = batch_candles
         self._join_closes = join_closes
         self.report = ProducerReport()
@@ -95,6 +95,7 @@ class Producer:
         if written is None:
             return
         self._count(candles, written)
+        self._publisher.room = self._publisher.room._replace(slots=self._dispatcher.planner.slots)
         if self._publish(list(written.envelopes), stop):
             self._persist(lambda: self._dispatcher.mark_published(written.dispatch_ids), "mark published", stop)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from sqlalchemy import Connection, text
 
@@ -12,15 +13,16 @@ from app.storage.candles import RecordedCandle
 
 _OPEN_DISPATCHES = text("""
     INSERT INTO dispatches (symbol, timeframe, open_time, revision, strategy_ids, strategy_revisions, weights,
-                            expected, deadline, expires_at, correlation_id)
+                            expected, deadline, expires_at, correlation_id, plan_id)
     SELECT symbol, timeframe, open_time, revision, CAST(ids AS int[]), CAST(revisions AS int[]),
            CAST(weights AS float8[]), expected, clock_timestamp() + :patience, clock_timestamp() + :lifetime,
-           correlation_id
+           correlation_id, plan_id
     FROM unnest(CAST(:symbols AS text[]), CAST(:timeframes AS text[]), CAST(:open_times AS timestamptz[]),
                 CAST(:candle_revisions AS int[]), CAST(:ids AS text[]), CAST(:revisions AS text[]),
-                CAST(:weights AS text[]), CAST(:expected AS int[]), CAST(:correlation_ids AS text[]))
+                CAST(:weights AS text[]), CAST(:expected AS int[]), CAST(:correlation_ids AS text[]),
+                CAST(:plan_ids AS bigint[]))
          WITH ORDINALITY AS fresh(symbol, timeframe, open_time, revision, ids, revisions, weights, expected,
-                                  correlation_id, place)
+                                  correlation_id, plan_id, place)
     ORDER BY place
     ON CONFLICT (symbol, timeframe, open_time, revision) DO NOTHING
     RETURNING id, correlation_id, created_at, deadline, expires_at
@@ -57,6 +59,16 @@ class Expected:
         return cls(_literal(ids), _literal(revisions), _literal(weights), len(entries))
 
 
+class Asked(NamedTuple):
+    """A dispatch to be opened."""
+
+    recorded: RecordedCandle
+    expected: Expected
+    correlation_id: str
+    plan_id: int | None = None
+    """How its jobs travel, as `app.storage.plans` stored it."""
+
+
 @dataclass(frozen=True, slots=True)
 class OpenedDispatch:
     """A dispatch row that was just written."""
@@ -70,7 +82,7 @@ class OpenedDispatch:
 
 def open_dispatches(
     connection: Connection,
-    asked: Sequence[tuple[RecordedCandle, Expected, str]],
+    asked: Sequence[Asked],
     patience: timedelta,
     lifetime: timedelta,
 ) -> dict[str, OpenedDispatch]:
@@ -78,7 +90,7 @@ def open_dispatches(
 
     Args:
         connection: with an open transaction.
-        asked: for each candle who is expected to answer, and a correlation id of its own.
+        asked: for each candle who is expected to answer, with a correlation id of its own.
         patience: time until the decision is due.
         lifetime: time until a job that was not executed is out of date.
 
@@ -87,7 +99,7 @@ def open_dispatches(
     """
     if not asked:
         return {}
-    candles = [recorded.candle for recorded, _, _ in asked]
+    candles = [each.recorded.candle for each in asked]
     rows = connection.execute(
         _OPEN_DISPATCHES,
         {
@@ -97,11 +109,12 @@ def open_dispatches(
             "timeframes": [candle.timeframe.value for candle in candles],
             "open_times": [candle.open_time for candle in candles],
             "candle_revisions": [candle.revision for candle in candles],
-            "ids": [expected.strategy_ids for _, expected, _ in asked],
-            "revisions": [expected.revisions for _, expected, _ in asked],
-            "weights": [expected.weights for _, expected, _ in asked],
-            "expected": [expected.count for _, expected, _ in asked],
-            "correlation_ids": [correlation_id for _, _, correlation_id in asked],
+            "ids": [each.expected.strategy_ids for each in asked],
+            "revisions": [each.expected.revisions for each in asked],
+            "weights": [each.expected.weights for each in asked],
+            "expected": [each.expected.count for each in asked],
+            "correlation_ids": [each.correlation_id for each in asked],
+            "plan_ids": [each.plan_id for each in asked],
         },
     )
     return {row.correlation_id: OpenedDispatch(*row) for row in rows}

@@ -56,3 +56,9 @@ def load_nodes(connection: Connection, silent_for: timedelta) -> list[dict[str, 
     alive = nodes.c.seen_at > func.clock_timestamp() - silent_for
     rows = connection.execute(select(nodes, alive.label("is_alive")).order_by(nodes.c.node))
     return [dict(row) for row in rows.mappings()]
+
+
+def count_slots(connection: Connection, silent_for: timedelta) -> int:
+    """Return the slots of all nodes seen within `silent_for`."""
+    alive = nodes.c.seen_at > func.clock_timestamp() - silent_for
+    return int(connection.execute(select(func.coalesce(func.sum(nodes.c.slots), 0)).where(alive)).scalar_one())

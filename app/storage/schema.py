@@ -167,6 +167,7 @@ dispatches = Table(
     _moment("completed_at", nullable=True),
     _moment("expires_at"),
     _counter("sends", SmallInteger()),
+    Column("plan_id", BigInteger),
     UniqueConstraint("symbol", "timeframe", "open_time", "revision"),
     _one_of("state", [word.value for word in DispatchState]),
     postgresql_with={"fillfactor": 80},  # room for `landed` to grow in place
@@ -174,6 +175,17 @@ dispatches = Table(
 # what maintenance looks through: the few dispatches that still miss outcomes
 Index("ix_dispatches_unfinished", dispatches.c.id, postgresql_where=text(f"state <> '{DispatchState.COMPLETE}'"))
 Index("ix_dispatches_correlation_id", dispatches.c.correlation_id)
+
+#: In which chunks jobs travelled, and why; dispatches with the same plan share a row.
+plans = Table(
+    "plans",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    _required("digest", Text()),
+    _required("chunks", JSONB()),
+    _moment("created_at", default=True),
+    UniqueConstraint("digest"),
+)
 
 outcomes = Table(
     "outcomes",

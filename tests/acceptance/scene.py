@@ -15,6 +15,7 @@ from sqlalchemy import func, select
 
 from app.broker import Envelope, Publisher, create_celery
 from app.domain.candles import Candle
+from app.domain.costs import Room
 from app.domain.strategies import RegisteredStrategy, StrategyDefinition
 from app.feeds.base import Feed
 from app.producer.build import build_producer
@@ -34,8 +35,8 @@ class RepeatingPublisher(Publisher):
 
     times = 1
 
-    def __init__(self, app: Celery, jobs_in_message: int) -> None:
-        super().__init__(app, jobs_in_message)
+    def __init__(self, app: Celery, room: Room) -> None:
+        super().__init__(app, room)
         self.sent: list[Envelope] = []
 
     def publish(self, envelopes: Sequence[Envelope]) -> None:
@@ -50,7 +51,7 @@ class Scene:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.engine = build_engine(settings.database_dsn, name="acceptance tests")
-        self.publisher = RepeatingPublisher(create_celery(settings), settings.dispatch.jobs_in_chunk)
+        self.publisher = RepeatingPublisher(create_celery(settings), settings.dispatch.room)
 
     def __enter__(self) -> Self:
         return self

@@ -14,6 +14,7 @@ from sqlalchemy import Engine, text
 from app.domain.decisions import Decision, DecisionRules
 from app.domain.jobs import Outcome
 from app.producer.dispatch import Dispatcher
+from app.settings import DispatchSettings
 from app.storage.landing import Attempt, land
 
 RULES = DecisionRules(quorum=0.5, threshold=0.1)
@@ -26,11 +27,10 @@ def build_dispatcher(engine: Engine, *, jobs_in_chunk: int = 32) -> Dispatcher:
     return Dispatcher(
         engine,
         "test",
-        jobs_in_chunk=jobs_in_chunk,
-        patience=timedelta(seconds=60),
-        lifetime=timedelta(seconds=300),
+        settings=DispatchSettings(chunk_size=jobs_in_chunk, trusted_after=0),
         hard_grace_s=5.0,
         rules=RULES,
+        silence=timedelta(seconds=3),
     )
 
 

@@ -21,10 +21,11 @@ from sqlalchemy import text
 from app import embedded
 from app.broker import Envelope, Publisher, create_celery
 from app.domain.candles import Candle, Timeframe
+from app.domain.costs import Room
 from app.domain.strategies import Limits, Priority, StrategyDefinition
 from app.operations import Operations
 from app.producer.build import build_dispatcher
-from app.settings import BrokerSettings, Settings, StrategySettings, WorkerSettings
+from app.settings import BrokerSettings, DispatchSettings, Settings, StrategySettings, WorkerSettings
 from app.storage.migrate import upgrade
 from app.storage.strategies import save_definition
 from tests.waiting import wait_until
@@ -43,7 +44,7 @@ class Stage:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.operations = Operations(settings)
-        self.publisher = Publisher(create_celery(settings), jobs_in_message=1)
+        self.publisher = Publisher(create_celery(settings), Room(1))
         self.redis: redis.Redis = redis.from_url(settings.broker_dsn)
         self._opened = START
 
@@ -192,6 +193,7 @@ def staging() -> Iterator[Stage]:
                 broker_url=SecretStr(servers.broker_url),
                 worker=WorkerSettings(heartbeat_s=0.2),
                 broker=BrokerSettings(key_prefix=PREFIX),
+                dispatch=DispatchSettings(trusted_after=0),
                 strategies=StrategySettings(modules=("tests.integration",)),
             )
             stage = Stage(settings)

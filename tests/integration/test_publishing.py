@@ -102,9 +102,10 @@ def test_more_than_a_pipeline_arrives_in_order(
 
 
 def test_chunks_of_many_candles_share_messages_by_priority(
-    engine: Engine, publisher: Publisher, queues: Queues, envelopes: tuple[Envelope, ...]
+    settings: Settings, engine: Engine, queues: Queues, envelopes: tuple[Envelope, ...]
 ) -> None:
     written = build_dispatcher(engine).write([candle(n) for n in range(1, 21)]).envelopes
+    publisher = build_publisher(settings, jobs_in_message=32)
     publisher.publish(written)
     # 20 jobs of one strategy fit in one message; of two strategies 32 jobs are 16 candles
     assert publisher.depths() == {"high": 1, "normal": 2, "low": 1}
@@ -115,6 +116,7 @@ def test_chunks_of_many_candles_share_messages_by_priority(
     assert message.headers["shadow"] is None
     found = [*read(message), *queues.chunks()]
     assert [chunk.to_wire() for chunk in found] == [envelope.chunk.to_wire() for envelope in written]
+    publisher.close()
 
 
 def test_retries_travel_alone(publisher: Publisher, queues: Queues, envelopes: tuple[Envelope, ...]) -> None:

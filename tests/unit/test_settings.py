@@ -9,8 +9,8 @@ from app.settings import known_variables, load_settings
 
 def test_defaults_are_the_documented_ones(monkeypatch):
     settings = load_settings()
-    assert (settings.dispatch.chunk_size, settings.dispatch.queue_limit) == (32, 100)
-    assert settings.dispatch.jobs_in_chunk == 32
+    assert (settings.dispatch.chunk_size, settings.dispatch.queue_limit) == (256, 100)
+    assert settings.dispatch.jobs_in_chunk == 256
     assert (settings.worker.timeout_ms, settings.decision.quorum) == (5000, 0.5)
 
 

@@ -18,7 +18,8 @@ from sqlalchemy import Engine
 
 from app import embedded
 from app.broker import Publisher, create_celery
-from app.settings import BrokerSettings, Settings, StrategySettings
+from app.domain.costs import Room
+from app.settings import BrokerSettings, DispatchSettings, Settings, StrategySettings
 from app.storage.engine import build_engine
 from app.storage.migrate import upgrade
 from tests.integration.maintenance.scene import SLEEPERS, Maintaining, Scene, Worker
@@ -66,6 +67,7 @@ def settings(servers: embedded.Servers, template: str) -> Iterator[Settings]:
         database_url=SecretStr(_url(servers, name).replace("+psycopg", "", 1)),
         broker_url=SecretStr(servers.broker_url),
         broker=BrokerSettings(key_prefix=f"{name}:"),
+        dispatch=DispatchSettings(trusted_after=0),
         strategies=StrategySettings(modules=(SLEEPERS,)),
     )
     with administering(servers) as connection:
@@ -84,7 +86,7 @@ def engine(settings: Settings) -> Iterator[Engine]:
 
 @pytest.fixture
 def publisher(settings: Settings) -> Iterator[Publisher]:
-    publisher = Publisher(create_celery(settings), jobs_in_message=1)
+    publisher = Publisher(create_celery(settings), Room(1))
     yield publisher
     publisher.close()
 

@@ -16,6 +16,7 @@ from sqlalchemy import Engine, text
 from structlog.testing import capture_logs
 
 from app.broker import Publisher
+from app.domain.costs import Room
 from app.errors import StorageUnavailableError
 from app.maintenance.base import Report
 from app.maintenance.build import create_impatient_celery
@@ -86,7 +87,7 @@ def test_it_waits_for_redis_with_one_line_and_goes_on(settings: Settings) -> Non
         def run_once(self, now: datetime) -> Report:
             if is_away.is_set():
                 nowhere = settings.model_copy(update={"broker_url": SecretStr("redis://127.0.0.1:1/0")})
-                Publisher(create_impatient_celery(nowhere), jobs_in_message=1).depths()
+                Publisher(create_impatient_celery(nowhere), Room(1)).depths()
             rounds.set()
             return Report()
 

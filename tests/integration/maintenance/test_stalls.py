@@ -10,6 +10,7 @@ import redis
 from prometheus_client import REGISTRY
 
 from app.broker import Publisher, create_celery
+from app.domain.costs import Room
 from app.maintenance.build import create_impatient_celery
 from app.maintenance.fleet import Fleet
 from app.maintenance.janitor import Janitor
@@ -145,7 +146,7 @@ def test_a_canary_goes_through_a_real_nodes_own_queue(scene: Scene, start_worker
     worker = start_worker("a")
     wait_until(lambda: scene.rows("SELECT node FROM nodes") == [(worker.node,)], "the node reports")
     app = create_impatient_celery(scene.settings)
-    publisher = Publisher(app, jobs_in_message=1)
+    publisher = Publisher(app, Room(1))
     detector = new_detector(scene, Fleet(app, publisher))
     assert detector.run_once(later(0)).done == {"canaries": 1}
     wait_until(
@@ -164,7 +165,7 @@ def test_a_killed_chunk_of_a_real_node_is_done_for_celery_and_its_jobs_land_alon
     start_worker("a")
     scene.write(0)
     wait_until(lambda: scene.rows("SELECT busy FROM nodes") == [(1,)], "the chunk runs")
-    publisher = Publisher(create_impatient_celery(scene.settings), jobs_in_message=1)
+    publisher = Publisher(create_impatient_celery(scene.settings), Room(1))
     # the node itself would say `overdue` only if Celery could not kill the slot: said for it
     scene.change("UPDATE nodes SET overdue = held")
     detector = new_detector(scene, Fleet(create_impatient_celery(scene.settings), publisher))

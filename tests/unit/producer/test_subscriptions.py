@@ -8,7 +8,11 @@ from app.domain.strategies import (
     StrategyStatus,
     Subscription,
 )
-from app.producer.subscriptions import NAMES_SHOWN, Subscriptions
+from app.producer.planner import NAMES_SHOWN, Planner
+from app.producer.subscriptions import Subscriptions
+from app.settings import DispatchSettings
+
+PLANNER = Planner(DispatchSettings(trusted_after=0))
 
 
 def registered(number: int, **fields: object) -> RegisteredStrategy:
@@ -24,7 +28,7 @@ def test_only_active_subscribed_strategies_are_asked():
         registered(4, subscription=Subscription(timeframes=(Timeframe.D1,))),
         registered(5, status=StrategyStatus.UNLOADED),
     ]
-    subscriptions = Subscriptions(1, strategies, 32)
+    subscriptions = Subscriptions(1, strategies, PLANNER)
     roster = subscriptions.match("BTC-USD", Timeframe.H1)
     assert roster is not None
     assert roster.expected.strategy_ids == "{1}"
@@ -34,7 +38,7 @@ def test_only_active_subscribed_strategies_are_asked():
 
 
 def test_nobody_subscribed():
-    assert Subscriptions(1, [registered(1, status=StrategyStatus.PAUSED)], 32).match("X-Y", Timeframe.M1) is None
+    assert Subscriptions(1, [registered(1, status=StrategyStatus.PAUSED)], PLANNER).match("X-Y", Timeframe.M1) is None
 
 
 def test_chunks_hold_one_priority_each_urgent_first():
@@ -44,20 +48,20 @@ def test_chunks_hold_one_priority_each_urgent_first():
         registered(3),
         registered(4, priority=Priority.HIGH, limits=Limits(timeout_ms=400)),
     ]
-    roster = Subscriptions(1, strategies, 32).match("BTC-USD", Timeframe.H1)
+    roster = Subscriptions(1, strategies, PLANNER).match("BTC-USD", Timeframe.H1)
     assert roster is not None
-    assert [(chunk.priority, chunk.jobs) for chunk in roster.chunks] == [
+    assert [(chunk.priority, chunk.jobs) for chunk in roster.plan.chunks] == [
         (Priority.HIGH, (JobKey(2, 12), JobKey(4, 14))),
         (Priority.NORMAL, (JobKey(3, 13),)),
         (Priority.LOW, (JobKey(1, 11),)),
     ]
-    assert [chunk.label for chunk in roster.chunks] == [None, "s3", "s1"]
-    assert roster.chunks[0].names == "s2, s4"
-    assert roster.chunks[0].timeout_s == 0.4
+    assert [chunk.label for chunk in roster.plan.chunks] == [None, "s3", "s1"]
+    assert roster.plan.chunks[0].names == "s2, s4"
+    assert roster.plan.chunks[0].timeout_s == 0.4
     assert (roster.expected.weights, roster.expected.revisions) == ("{2.5,1.0,1.0,1.0}", "{11,12,13,14}")
 
 
 def test_long_lists_of_names_are_cut():
-    roster = Subscriptions(1, [registered(n) for n in range(1, 200)], 256).match("BTC-USD", Timeframe.H1)
+    roster = Subscriptions(1, [registered(n) for n in range(1, 200)], PLANNER).match("BTC-USD", Timeframe.H1)
     assert roster is not None
-    assert len(roster.chunks[0].names) == NAMES_SHOWN
+    assert len(roster.plan.chunks[0].names) == NAMES_SHOWN

@@ -23,7 +23,6 @@ from workers.runtime.limits import clock
 from workers.runtime.strategies import RuntimeCache
 from workers.runtime.windows import WindowCache, to_ms
 
-NOW = datetime.now(UTC)
 OPENED = datetime(2024, 1, 1, tzinfo=UTC)
 HISTORY = 100
 
@@ -127,7 +126,8 @@ class Slot:
         assert self.landed, "nothing was recorded"
         return self.landed[0]
 
-    def chunk(self, attempt: int = 0, extra: tuple[int, ...] = (), created_at: datetime = NOW) -> Chunk:
+    def chunk(self, attempt: int = 0, extra: tuple[int, ...] = (), created_at: datetime | None = None) -> Chunk:
+        created_at = created_at or datetime.now(UTC)
         candle = Candle(
             symbol="A-B", timeframe=Timeframe.H1, open_time=OPENED + timedelta(hours=HISTORY - 1),
             open=1.0, high=101.0, low=1.0, close=100.0, volume=1.0,
@@ -233,7 +233,7 @@ def test_an_old_chunk_runs_only_what_is_still_missing():
     assert len(slot.run().outcomes) == 3  # a fresh one is taken at its word
     slot.ended = frozenset({0, 1, 2})
     slot.landed.clear()
-    assert slot.executor.execute([slot.chunk(created_at=NOW - timedelta(seconds=60))]) == []
+    assert slot.executor.execute([slot.chunk(created_at=datetime.now(UTC) - timedelta(seconds=60))]) == []
     assert slot.landed == []
 
 
