@@ -6,9 +6,10 @@ Redis only carries. Publishing may be repeated at any time: ids are deterministi
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from celery import Celery
@@ -19,8 +20,10 @@ from redis.exceptions import RedisError
 
 from app.domain.costs import LEAST_WORK_MS, Room
 from app.domain.jobs import Bundle, Chunk
+from app.domain.queues import Waiting
 from app.domain.strategies import Priority
 from app.errors import BrokerUnavailableError
+from app.heads import read_waiting
 from app.settings import Settings
 
 #: The one task that live work uses.
@@ -263,10 +266,18 @@ class Publisher:
         Raises:
             BrokerUnavailableError: Redis is away, or the connection broke with delivery unknown.
         """
+        self.send(pack(envelopes, self.room))
+
+    def send(self, messages: Iterable[Sequence[Envelope]]) -> None:
+        """Send messages as they are, each the chunks that `pack` put together; else as `publish`.
+
+        Raises:
+            BrokerUnavailableError: as `publish`.
+        """
         with self._translated():
             producer = self._open()
             with producer.batch(PIPELINE_SIZE):
-                for group in pack(envelopes, self.room):
+                for group in messages:
                     self._send(producer, group)
 
     def send_control(
@@ -306,6 +317,24 @@ class Publisher:
             for queue in QUEUES:
                 pipeline.llen(queue)
             return dict(zip(QUEUES, pipeline.execute(), strict=True))
+
+    def waiting(self, heads: Collection[str] = QUEUES) -> dict[str, Waiting]:
+        """Return what waits in each queue, in one round trip; the age of the oldest message for the queues in `heads`.
+
+        Raises:
+            BrokerUnavailableError: Redis is away.
+        """
+        with self._translated():
+            channel = self._open().channel
+            pipeline = channel.client.pipeline(transaction=False)
+            for queue in QUEUES:
+                pipeline.llen(queue)
+            asked = [queue for queue in QUEUES if queue in heads]
+            for queue in asked:
+                pipeline.lindex(f"{channel.global_keyprefix}{queue}", -1)  # as in `oldest`
+            answers, now = pipeline.execute(), datetime.now(UTC)
+        front = dict(zip(asked, answers[len(QUEUES) :], strict=True))
+        return {queue: read_waiting(answers[n], front.get(queue), now) for n, queue in enumerate(QUEUES)}
 
     def clear(self) -> int:
         """Drop every message, waiting or held by a worker; return how many were waiting.

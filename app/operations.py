@@ -13,8 +13,10 @@ from sqlalchemy import Connection, Engine
 from app.broker import QUEUES, Publisher, create_celery
 from app.definitions import LoadedDefinition, Provenance, load_definitions
 from app.domain.breakers import BreakerState
+from app.domain.queues import Waiting
 from app.domain.strategies import RegisteredStrategy, StrategyStatus
 from app.errors import BrokerUnavailableError
+from app.operations_pressure import describe_queues
 from app.operations_queues import Queues
 from app.settings import Settings
 from app.storage import breakers, listings
@@ -22,6 +24,7 @@ from app.storage import strategies as catalogue
 from app.storage.engine import build_engine, translated
 from app.storage.migrate import require_current
 from app.storage.nodes import load_nodes
+from app.storage.producers import load_producers
 from app.strategies.registry import Registry
 
 #: The definitions that ship with Candlefleet.
@@ -120,13 +123,16 @@ class Operations:
                 "processing_ms": listings.load_processing(connection),
                 "latency_ms": listings.load_latency(connection),
                 "nodes": nodes,
+                "producers": load_producers(connection, self.settings.silence),
                 "breakers": [row for row in breakers.list_breakers(connection) if row["state"] != BreakerState.CLOSED],
                 "quarantined": listings.list_names(connection, StrategyStatus.QUARANTINED),
             }
         alive = [node for node in nodes if node["is_alive"]]
+        waiting = self._look()
         return {
             **figures,
-            "queues": self._depths(),
+            "queues": {queue: waiting[queue].depth if waiting else None for queue in QUEUES},
+            "pressure": describe_queues(self.settings.dispatch.limits, waiting, figures["producers"]),
             "active_workers": len(alive),
             "slots": sum(node["slots"] for node in alive),
         }
@@ -148,12 +154,12 @@ class Operations:
             changes["limits"] = definition.limits.model_copy(update={"timeout_ms": timeout_ms})
         return replace(loaded, definition=definition.model_copy(update=changes))
 
-    def _depths(self) -> dict[str, int | None]:
-        """Return the chunks waiting by queue; None each when the broker is away, which is itself an answer."""
+    def _look(self) -> dict[str, Waiting]:
+        """Return what waits by queue; nothing when the broker is away, which is itself an answer."""
         try:
-            return dict(self._publisher.depths())
+            return self._publisher.waiting()
         except BrokerUnavailableError:
-            return dict.fromkeys(QUEUES)
+            return {}
 
 
 def _count_jobs(outcomes: dict[str, int], missing: int) -> dict[str, int]:

@@ -17,9 +17,11 @@ from sqlalchemy import Connection, Engine
 
 from app.broker import CONTROL_QUEUE, QUEUES, create_celery
 from app.domain.breakers import BreakerState
+from app.domain.queues import QueueLimit, Waiting, why_full
 from app.domain.strategies import StrategyStatus
 from app.errors import BrokerUnavailableError, StorageUnavailableError
 from app.maintenance.leadership import LOCK
+from app.operations_pressure import describe_waiting
 from app.operations_queues import Queues, QueueState
 from app.settings import Settings
 from app.storage import health, listings
@@ -29,6 +31,7 @@ from app.storage.engine import build_engine, translated
 from app.storage.migrate import schema_state
 from app.storage.nodes import load_nodes
 from app.storage.partitions import AHEAD
+from app.storage.producers import load_producers
 
 #: Oldest Redis that kombu works with.
 REDIS_VERSION = (6, 2)
@@ -95,6 +98,7 @@ def _postgres(engine: Engine, settings: Settings) -> Iterator[Check]:
         _partitions,
         _maintenance,
         _nodes,
+        _producers,
         _strategies,
         _unfinished,
         _letters,
@@ -151,6 +155,23 @@ def _nodes(connection: Connection, settings: Settings) -> Iterator[Check]:
         yield Check("workers", State.PROBLEM, found, "start a node with these --queues")
 
 
+def _producers(connection: Connection, settings: Settings) -> Iterator[Check]:
+    producers = load_producers(connection, settings.silence)
+    alive = [each for each in producers if each["is_alive"]]
+    held = sum(sum(each["held"].values()) for each in alive)
+    # a fleet whose feeds have all ended has no producer, and is well
+    yield Check("producers", State.OK, f"{len(alive)} alive, {held:,} chunks held")
+    for line in describe_waiting(producers):
+        yield Check("producers", State.WARNING, line, "start more workers, or look for slow strategies")
+    for each in producers:
+        if not each["is_alive"]:
+            found = f"{each['producer']} was last seen {_ago(each['seen_at'])}"
+            yield Check("producers", State.WARNING, found, "start it again: maintenance sends what it held")
+        elif sum(each["held"].values()) >= settings.dispatch.held_chunks:
+            found = f"{each['producer']} holds all it may; {each['let_go']:,} chunks were left to maintenance"
+            yield Check("producers", State.WARNING, found, "start more workers, or look for slow strategies")
+
+
 def _is_deaf(node: dict[str, Any], settings: Settings) -> bool:
     sent, seen = node["canary_sent_at"], node["canary_seen_at"]
     if sent is None or (seen is not None and seen >= sent):
@@ -174,8 +195,8 @@ def _strategies(connection: Connection, _: Settings) -> Iterator[Check]:
         yield Check("quarantine", State.OK, "no strategy")
 
 
-def _unfinished(connection: Connection, _: Settings) -> Iterator[Check]:
-    counted = health.count_unfinished(connection, GRACE)
+def _unfinished(connection: Connection, settings: Settings) -> Iterator[Check]:
+    counted = health.count_unfinished(connection, GRACE, settings.silence)
     if counted.overdue:
         found = f"{counted.overdue:,} past their expiry, the oldest is {counted.oldest}"
         advice = "run 'candlefleet maintenance', which ends them; see 'candlefleet trace'"
@@ -252,9 +273,9 @@ def _queues(queues: Queues, settings: Settings) -> Iterator[Check]:
 
 
 def _late(state: QueueState, settings: Settings) -> Iterator[str]:
-    limit = CONTROL_LIMIT if state.queue == CONTROL_QUEUE else settings.dispatch.queue_limit
-    if state.depth >= limit:
-        yield f"{state.queue} is full: {state.depth} of {limit}"
+    limit = settings.dispatch.limits.get(state.queue, QueueLimit(CONTROL_LIMIT))
+    if reason := why_full(limit, Waiting(state.depth, state.oldest_s)):
+        yield f"{state.queue} is {reason}"
     if state.oldest_s is not None and state.oldest_s > settings.dispatch.deadline_s:
         yield f"{state.queue} is late: {state.oldest_job} was dispatched {state.oldest_s:,.0f} s ago"
 

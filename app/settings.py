@@ -21,6 +21,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 from app.domain.breakers import BreakerRules
 from app.domain.costs import Room
 from app.domain.decisions import DecisionRules
+from app.domain.queues import QueueLimit
 from app.domain.strategies import Priority
 from app.errors import ConfigurationError
 
@@ -51,7 +52,29 @@ class DispatchSettings(Group):
     """Jobs of a strategy's revision that must have ended before its jobs may share a chunk; until then each travels
     alone, where it can harm no other. 0 trusts every strategy at once."""
     queue_limit: Annotated[int, Field(ge=1)] = 100
-    """Most messages waiting in one queue before the producer holds back its feed."""
+    """Most messages waiting in one queue; what is over is held by the producer."""
+    queue_limit_high: Annotated[int, Field(ge=1)] | None = None
+    """The same for high alone; None is `queue_limit`."""
+    queue_limit_normal: Annotated[int, Field(ge=1)] | None = None
+    """The same for normal alone; None is `queue_limit`."""
+    queue_limit_low: Annotated[int, Field(ge=1)] | None = None
+    """The same for low alone; None is `queue_limit`."""
+    queue_age_s: Annotated[float, Field(ge=0)] = 0.0
+    """Seconds since the dispatch of a queue's oldest message above which the queue takes no more, however few wait.
+    0 is off: the number of messages bounds a queue of light jobs well, and how old slow ones may get is for whoever
+    knows them to say."""
+    queue_age_high_s: Annotated[float, Field(ge=0)] | None = None
+    """The same for high alone; None is `queue_age_s`."""
+    queue_age_normal_s: Annotated[float, Field(ge=0)] | None = None
+    """The same for normal alone; None is `queue_age_s`."""
+    queue_age_low_s: Annotated[float, Field(ge=0)] | None = None
+    """The same for low alone; None is `queue_age_s`."""
+    held_chunks: Annotated[int, Field(ge=1)] = 10_000
+    """Most chunks that a producer holds in memory; what is over is left to maintenance. 10,000 are more than 500
+    symbols with 500 strategies each make of one close, and take about 30 MB (3 kB each, 16 kB with 256 jobs)."""
+    ahead_chunks: Annotated[int, Field(ge=1)] = 500
+    """Chunks held from which on a feed that can wait is told to. Far fewer than `held_chunks`: it loses nothing by
+    waiting, and what it would hand on grows old towards its deadline. 500 are two or three batches of candles."""
     batch_candles: Annotated[int, Field(ge=1, le=10_000)] = 64
     """Most candles written in one transaction and published in one pipeline."""
     deadline_s: Annotated[float, Field(gt=0)] = 60.0
@@ -70,6 +93,17 @@ class DispatchSettings(Group):
     def room(self) -> Room:
         """How much a message may hold, for a fleet of unknown size."""
         return Room(self.jobs_in_chunk, self.chunk_budget_ms)
+
+    @property
+    def limits(self) -> dict[str, QueueLimit]:
+        """Up to where each queue is filled."""
+        return {priority.value: self._limit(priority.value) for priority in Priority}
+
+    def _limit(self, queue: str) -> QueueLimit:
+        own: int | None = getattr(self, f"queue_limit_{queue}")
+        own_age_s: float | None = getattr(self, f"queue_age_{queue}_s")
+        age_s = self.queue_age_s if own_age_s is None else own_age_s
+        return QueueLimit(own or self.queue_limit, age_s or None)
 
 
 class WorkerSettings(Group):

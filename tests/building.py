@@ -44,6 +44,7 @@ class ListFeed:
     """A feed of given batches."""
 
     source = "list"
+    can_wait = True
 
     def __init__(self, *batches: Sequence[Candle]) -> None:
         self._batches = batches

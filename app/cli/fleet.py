@@ -37,7 +37,7 @@ def producer(
             require_current(engine)
             source = build_feed(feed, speed=speed, stop=stop)
             publisher = Publisher(create_celery(settings), settings.dispatch.room)
-            service = build_producer(settings, engine, publisher, source, paced=speed is not None)
+            service = build_producer(settings, engine, publisher, source)
             report = service.run(stop)
             publisher.close()
     _print_report(report, source.report, as_json=as_json)
@@ -81,6 +81,8 @@ def _print_report(report: ProducerReport, fed: FeedReport, *, as_json: bool) -> 
                 "dispatches": report.dispatches,
                 "chunks": report.chunks,
                 "jobs": report.jobs,
+                "expired": report.expired,
+                "let_go": report.let_go,
                 "rejected": dict(fed.rejected),
                 "gaps": fed.gaps,
                 "unreadable": fed.unreadable,
@@ -91,6 +93,10 @@ def _print_report(report: ProducerReport, fed: FeedReport, *, as_json: bool) -> 
             f"{report.candles:,} candles, {report.dispatches:,} dispatches, {report.jobs:,} jobs in "
             f"{report.chunks:,} chunks; {report.repeated:,} candles were known already; {fed.gaps:,} gaps"
         )
+        if report.expired:
+            say(f"{report.expired:,} chunks were out of date before there was room for them", style="yellow")
+        if report.let_go:
+            say(f"{report.let_go:,} chunks are left to maintenance, which sends them as there is room", style="yellow")
         for reason, count in sorted(fed.rejected.items()):
             say(f"rejected {count:,} rows: {reason}")
         for message in fed.unreadable:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from app.cli.filters import Correlation, Frame, Since, Symbol, to_utc
 from app.cli.output import Json, Limit, build_table, err, out, print_json, print_rows
 from app.cli.session import operating
 from app.domain.jobs import OutcomeStatus
+from app.operations_pressure import describe_waiting
 from app.storage import listings
 
 
@@ -23,6 +25,8 @@ class Direction(StrEnum):
     LONG = "long"
 
 
+_PRESSURE = ("queue", "waiting", "limit", "oldest_s", "oldest_limit_s", "held", "full")
+_PRODUCER = ("producer", "is_alive", "feed", "candles", "jobs", "held", "expired", "let_go", "seen_at")
 _ACTIONS = {Direction.SHORT: -1, Direction.FLAT: 0, Direction.LONG: 1}
 
 
@@ -104,11 +108,10 @@ def _print_status(figures: dict[str, Any]) -> None:
     )
     out.print(f"job       {_percentiles(figures['processing_ms'])}")
     out.print(f"to landed {_percentiles(figures['latency_ms'])}")
-    depths = figures["queues"]
-    if None in depths.values():
-        err.print("The broker does not answer: queue depths are unknown.", style="yellow")
-    else:
-        out.print("queues    " + ", ".join(f"{name} {depth}" for name, depth in depths.items()))
+    if None in figures["queues"].values():
+        err.print("The broker does not answer: what waits in the queues is unknown.", style="yellow")
+    out.print(build_table(figures["pressure"], _PRESSURE))
+    _print_producers(figures["producers"])
     for breaker in figures["breakers"]:
         out.print(f"[yellow]breaker[/]   {describe_breaker(breaker)}", highlight=False)
     if figures["quarantined"]:
@@ -119,6 +122,14 @@ def _print_status(figures: dict[str, Any]) -> None:
         out.print(build_table(figures["nodes"], columns))
     else:
         out.print("No worker has reported: start one with 'candlefleet worker'.")
+
+
+def _print_producers(producers: Sequence[dict[str, Any]]) -> None:
+    if producers:
+        rows = [{**each, "held": sum(each["held"].values())} for each in producers]
+        out.print(build_table(rows, _PRODUCER))
+    for line in describe_waiting(producers):
+        out.print(f"[yellow]waiting[/]   {escape(line)}", highlight=False)
 
 
 def describe_breaker(breaker: Mapping[str, Any]) -> str:

@@ -58,6 +58,7 @@ HASTE: Mapping[str, str] = {
     "CANDLEFLEET_BROKER__RESTORE_INTERVAL_S": "1",
     # a few messages at most: the producer is held back, so that faults find it at work
     "CANDLEFLEET_DISPATCH__QUEUE_LIMIT": "3",
+    "CANDLEFLEET_DISPATCH__AHEAD_CHUNKS": "1",
     "CANDLEFLEET_DISPATCH__BATCH_CANDLES": "32",
     # long: an outage must not turn into a decision without its votes, nor into jobs that are out of date
     "CANDLEFLEET_DISPATCH__DEADLINE_S": "600",

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Sequence
-from itertools import cycle, islice
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain, cycle, islice
 from pathlib import Path
 from threading import Event
 
 from app.broker import Envelope, Publisher, create_celery
+from app.domain.queues import QueueLimit, rooms
 from app.feeds.replay import ReplayFeed
-from app.producer.admission import Admission
 from app.producer.build import build_producer
+from app.producer.hold import Hold
+from app.producer.service import LOOK_EVERY_S
 from app.settings import Settings, load_settings
 from app.storage.engine import build_engine
 from app.telemetry import configure_logging
@@ -34,20 +37,22 @@ class RepeatingPublisher(Publisher):
         super().__init__(create_celery(settings), settings.dispatch.room)
         self.sent = []
 
-    def publish(self, envelopes: Sequence[Envelope]) -> None:
-        """Send all chunks, each copy after all of the one before."""
+    def send(self, messages: Iterable[Sequence[Envelope]]) -> None:
+        """Send all messages, each copy after all of the one before."""
+        kept = list(messages)
         for _ in range(COPIES):
-            super().publish(envelopes)
-        self.sent.extend(envelopes)
+            super().send(kept)
+        self.sent.extend(chain.from_iterable(kept))
 
-    def publish_again(self, count: int, limit: int) -> None:
+    def publish_again(self, count: int, limits: Mapping[str, QueueLimit]) -> None:
         """Send so many of the remembered messages again, as room appears."""
-        left = list(islice(cycle(self.sent), count))
-        admission, never = Admission(self.depths, limit, self.room), Event()
+        left = Hold()
+        left.put(islice(cycle(self.sent), count))
         while left:
-            room = admission.await_room(left, never)
-            super().publish(left[:room])
-            del left[:room]
+            fit = left.fitting(rooms(limits, self.waiting()), self.room)
+            super().send(fit)
+            left.take_out(fit)
+            time.sleep(0.0 if fit else LOOK_EVERY_S)
 
 
 def main(path: str, repeats: str) -> None:
@@ -60,7 +65,7 @@ def main(path: str, repeats: str) -> None:
     build_producer(settings, engine, publisher, ReplayFeed([Path(path)])).run(Event())
     sys.stderr.write("published\n")
     signal.sigwait({signal.SIGUSR1})
-    publisher.publish_again(int(repeats), settings.dispatch.queue_limit)
+    publisher.publish_again(int(repeats), settings.dispatch.limits)
     sys.stderr.write("repeated\n")
     publisher.close()
     engine.dispose()

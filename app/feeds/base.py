@@ -39,6 +39,11 @@ class Feed(Protocol):
         """What was accepted and what was refused, up to now."""
         ...
 
+    @property
+    def can_wait(self) -> bool:
+        """Whether it loses nothing by not being read for a while; False for one on the clock."""
+        ...
+
     def batches(self) -> Iterator[list[Candle]]:
         """Yield all candles of one close time together, close times ascending; each batch is not empty.
 

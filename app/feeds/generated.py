@@ -65,6 +65,11 @@ class GeneratedFeed:
         """What was handed on, up to now; a generated candle is never refused."""
         return self._report
 
+    @property
+    def can_wait(self) -> bool:
+        """Always: it makes a candle when it is asked for one."""
+        return True
+
     def progress(self) -> float:
         """Fraction of all candles that are handed on, 0 to 1."""
         return min(1.0, self._report.accepted / (self._count * len(self._symbols)))

@@ -59,6 +59,7 @@ class ReplayFeed:
     ) -> None:
         self._paths = [Path(path) for path in paths]
         self._stop = stop or threading.Event()
+        self._is_paced = speed is not None
         self._pacer = Pacer(speed, self._stop, wait or self._stop.wait, clock)
         self._report = FeedReport()
         self._series = SeriesTable()
@@ -73,6 +74,11 @@ class ReplayFeed:
     def report(self) -> FeedReport:
         """What was accepted and what was refused, up to now; a second iteration adds to it."""
         return self._report
+
+    @property
+    def can_wait(self) -> bool:
+        """Whether it replays as fast as possible; with a speed it is on the clock."""
+        return not self._is_paced
 
     def progress(self) -> float | None:
         """Fraction of all rows that are handed on or refused, 0 to 1; None until every file was looked at once."""

@@ -1,4 +1,4 @@
-"""The janitor: rows and queues of nodes that never said goodbye."""
+"""The janitor: rows of nodes and producers that never said goodbye, and the queues of such nodes."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from app.maintenance.base import Begin, Report
+from app.storage.producers import forget_silent_producers
 from app.storage.watch import forget_silent
 
-#: Multiple of the time after which a node counts as gone, after which nobody wants to see it any more.
+#: Multiple of the time after which one counts as gone, after which nobody wants to see it any more.
 SILENCES = 10
 
 
 @dataclass
 class Janitor:
-    """Removes nodes that have been silent for long."""
+    """Removes nodes and producers that have been silent for long."""
 
     begin: Begin
     forget_queue: Callable[[str], None]
@@ -27,10 +28,12 @@ class Janitor:
 
     def run_once(self, now: datetime) -> Report:
         """Remove them, and their queues."""
+        seen_before = now - SILENCES * self.silence
         with self.begin() as connection:
-            gone = forget_silent(connection, now - SILENCES * self.silence)
+            gone = forget_silent(connection, seen_before)
+            producers = forget_silent_producers(connection, seen_before)
         self._left += gone
         while self._left:
             self.forget_queue(self._left[-1])
             self._left.pop()
-        return Report.of(nodes=len(gone))
+        return Report.of(nodes=len(gone), producers=len(producers))

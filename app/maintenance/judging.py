@@ -17,10 +17,6 @@ from app.storage.unfinished import MissingJob, Unfinished
 #: A chunk's task id, `<dispatch>.<first strategy>[+<number of others>]`, perhaps inside that of its burial.
 _TASK_ID = re.compile(r"(?:bury\.)?(\d+)\.(\d+)(?:\+(\d+))?(?:\.\d+)?")
 
-#: Multiple of the patience after which a dispatch that nobody marked as published is sent whatever the queues hold.
-#: Before that, full queues say that its producer waits for room.
-UNPUBLISHED_FACTOR = 5
-
 
 @dataclass(frozen=True, slots=True)
 class TaskId:
@@ -124,28 +120,26 @@ def find_lost(
     held: Held,
     patience: Patience,
     now: datetime,
-    *,
-    has_room: bool,
 ) -> tuple[MissingJob, ...]:
     """Return the missing jobs of a dispatch that count as lost.
 
+    One that nobody marked as published may be there in part: its producer ended, or left the rest, while it waited
+    for room. Its jobs are judged as if all of it had been sent when it was written.
+
     Args:
-        dispatch: whose jobs.
+        dispatch: whose jobs; no living producer holds it.
         queues: queue of each strategy; one that is unknown counts as having left it.
         look: at the queues, before the nodes said what they hold.
         held: what they hold.
         patience: how long to wait.
         now: moment of judgement.
-        has_room: whether every queue has ample room, so that no producer waits to publish.
     """
-    unheld = [job for job in dispatch.missing if not held.may_hold(dispatch.id, job.strategy_id)]
-    if dispatch.published_at is None:
-        factor = 1 if has_room else UNPUBLISHED_FACTOR
-        return tuple(unheld) if now >= dispatch.created_at + factor * patience.overdue else ()
     return tuple(
         job
-        for job in unheld
-        if now >= patience.until(dispatch, job) and _has_left(dispatch, job, queues.get(job.strategy_id), look)
+        for job in dispatch.missing
+        if not held.may_hold(dispatch.id, job.strategy_id)
+        and now >= patience.until(dispatch, job)
+        and _has_left(dispatch, job, queues.get(job.strategy_id), look)
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from app.broker import Publisher
+from app.domain.queues import aged_queues, rooms
 from app.maintenance.base import Begin, Report
 from app.maintenance.judging import Held, Look, Patience, find_lost
 from app.maintenance.lookout import Lookout
@@ -41,7 +42,10 @@ class Republisher:
         self._outbox = Outbox()
         self._scanned_at: datetime | None = None
         self._rules = settings.rules
-        self._dispatch = settings.dispatch
+        self._silence = settings.silence
+        self._limits = settings.dispatch.limits
+        self._aged = aged_queues(self._limits)
+        self._jobs_in_chunk = settings.dispatch.jobs_in_chunk
         self._hard_grace_s = settings.worker.hard_grace_s
         self._most_sends = settings.maintenance.most_sends
         self._patience = Patience(timedelta(seconds=settings.maintenance.overdue_s), settings.worker.retry_delay_s)
@@ -76,7 +80,8 @@ class Republisher:
     def _load(self, now: datetime) -> list[Unfinished]:
         with self._begin() as connection:
             but = self._outbox.dispatch_ids
-            return load_overdue(connection, now, self._patience.overdue, but=but, limit=MOST_DISPATCHES)
+            overdue, silence = self._patience.overdue, self._silence
+            return load_overdue(connection, now, overdue, silence, but=but, limit=MOST_DISPATCHES)
 
     def _load_catalogue(self) -> Catalogue:
         with self._begin() as connection:
@@ -87,12 +92,8 @@ class Republisher:
     def _plan(
         self, overdue: Sequence[Unfinished], catalogue: Catalogue, look: Look, held: Held, now: datetime
     ) -> list[Plan]:
-        queues, has_room = catalogue.queues, self._has_room()
-        lost = ((each, find_lost(each, queues, look, held, self._patience, now, has_room=has_room)) for each in overdue)
+        lost = ((each, find_lost(each, catalogue.queues, look, held, self._patience, now)) for each in overdue)
         return [plan(dispatch, jobs, catalogue, self._most_sends) for dispatch, jobs in lost if jobs]
-
-    def _has_room(self) -> bool:
-        return all(2 * depth < self._dispatch.queue_limit for depth in self._publisher.depths().values())
 
     def _note_stalls(self, lost: Sequence[Unfinished]) -> None:
         again = [dispatch for dispatch in lost if dispatch.sends > 1]
@@ -108,9 +109,9 @@ class Republisher:
     def _pack(self, plans: Sequence[Plan], catalogue: Catalogue) -> None:
         rebuilder = Rebuilder(
             catalogue,
-            jobs_in_chunk=self._dispatch.jobs_in_chunk,
+            jobs_in_chunk=self._jobs_in_chunk,
             hard_grace_s=self._hard_grace_s,
-            queue_limit=self._dispatch.queue_limit,
+            most={queue: limit.messages for queue, limit in self._limits.items()},
         )
         for each in plans:
             self._outbox.put(rebuilder.envelopes(each.dispatch, each.send))
@@ -134,7 +135,7 @@ class Republisher:
     def _push(self, now: datetime) -> int:
         if not self._outbox.dispatch_ids:
             return 0
-        fit = self._outbox.fitting(self._publisher.depths(), self._dispatch.queue_limit)
+        fit = self._outbox.fitting(rooms(self._limits, self._publisher.waiting(self._aged)))
         if fit:
             self._publisher.publish(fit)
         done = self._outbox.take_out(fit)

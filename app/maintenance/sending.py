@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
+from itertools import islice
 
 from app.broker import QUEUES, Envelope, envelope
 from app.domain.jobs import Chunk
@@ -20,7 +21,7 @@ class Rebuilder:
         catalogue: the strategies as they are now.
         jobs_in_chunk: most jobs in one message.
         hard_grace_s: seconds a chunk may run past its longest soft limit.
-        queue_limit: most chunks of one dispatch and queue.
+        most: most chunks of one dispatch, by queue.
     """
 
     def __init__(
@@ -29,13 +30,13 @@ class Rebuilder:
         *,
         jobs_in_chunk: int,
         hard_grace_s: float,
-        queue_limit: int,
+        most: Mapping[str, int],
     ) -> None:
         self._strategies = catalogue.strategies
         self._version = catalogue.version
         self._jobs_in_chunk = jobs_in_chunk
         self._hard_grace_s = hard_grace_s
-        self._queue_limit = queue_limit
+        self._most = most
 
     def envelopes(self, dispatch: Unfinished, jobs: Sequence[MissingJob]) -> list[Envelope]:
         """Build the messages of some jobs of a dispatch, urgent ones first.
@@ -52,13 +53,14 @@ class Rebuilder:
         built = []
         for attempt in sorted({job.next_attempt for job in jobs}):
             for planned in self._plan([job for job in jobs if job.next_attempt == attempt], size):
-                if lanes[planned.priority.value] < self._queue_limit:  # what is over is lost again, and sent then
-                    lanes[planned.priority.value] += 1
+                queue = planned.priority.value
+                if lanes[queue] < self._most[queue]:  # what is over is lost again, and sent then
+                    lanes[queue] += 1
                     built.append(self._envelope(dispatch, planned, attempt))
         return sorted(built, key=lambda each: QUEUES.index(each.chunk.priority.value))
 
     def _smallest_size(self, jobs: int) -> int:
-        return max(1, min(self._jobs_in_chunk, -(-jobs // self._queue_limit)))
+        return max(1, min(self._jobs_in_chunk, -(-jobs // min(self._most.values()))))
 
     def _plan(self, jobs: Sequence[MissingJob], size: int) -> tuple[PlannedChunk, ...]:
         # what was asked is the dispatch's revision of each strategy, whatever the catalogue has now
@@ -109,13 +111,13 @@ class Outbox:
             self._waiting[each.chunk.priority.value].append(each)
             self._left[each.chunk.dispatch_id] += 1
 
-    def fitting(self, depths: Mapping[str, int], limit: int) -> list[Envelope]:
-        """Return the messages that can go now without any queue passing its limit, urgent ones first."""
-        fit = []
-        for queue, waiting in self._waiting.items():
-            room = max(0, limit - depths.get(queue, 0))
-            fit += [waiting[place] for place in range(min(room, len(waiting)))]
-        return fit
+    def fitting(self, rooms: Mapping[str, int]) -> list[Envelope]:
+        """Return the messages that can go now, urgent ones first.
+
+        Args:
+            rooms: messages that may be added, by queue.
+        """
+        return [each for queue, waiting in self._waiting.items() for each in islice(waiting, rooms.get(queue, 0))]
 
     def take_out(self, sent: Sequence[Envelope]) -> list[int]:
         """Remove messages that were sent, which `fitting` returned; return the dispatches that are done."""

@@ -1,73 +1,60 @@
-"""Admission: how many chunks may be published now, so that no queue grows past its limit. Nothing is dropped."""
+"""Admission: when a feed must wait for the queues. Pure; what is held meanwhile is `app.producer.hold`."""
 
 from __future__ import annotations
 
-import time
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from threading import Event
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 
-from app.broker import Envelope, pack
-from app.domain.costs import Room
+from app.domain.queues import QueueLimit, Waiting, why_full
 
-#: Seconds between two looks at a full queue: a hundredth of what a person notices, and no load on Redis.
-LOOK_EVERY_S = 0.005
+#: A feed that waits is read a batch at a time, as room appears: breaks shorter than this do not end its waiting.
+SHORT_BREAK = timedelta(seconds=1)
 
 
-def fitting(envelopes: Sequence[Envelope], depths: Mapping[str, int], limit: int, room: Room) -> int:
-    """Return how many envelopes, from the first on, fit without any queue passing its limit.
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How many chunks a producer holds."""
 
-    Only whole messages are let through: room for one message is never spent on a part of what shares it.
-
-    Args:
-        envelopes: in the order in which they will be published.
-        depths: messages waiting now, by queue.
-        limit: most messages waiting in one queue.
-        room: how much a message may hold.
-    """
-    waiting, count = Counter(depths), 0
-    for message in pack(envelopes, room):
-        queue = message[0].chunk.priority.value
-        if waiting[queue] >= limit:
-            break
-        waiting[queue] += 1
-        count += len(message)
-    return count
+    held: int
+    """Most in memory; what is over is left to maintenance."""
+    ahead: int
+    """From so many on a feed that can wait is told to."""
 
 
-class Admission:
-    """Lets chunks through as the workers make room.
+def why_wait(
+    held: Mapping[str, int], ahead: int, limits: Mapping[str, QueueLimit], waiting: Mapping[str, Waiting]
+) -> str | None:
+    """Say why a feed that can wait must, for people; None when it need not.
 
     Args:
-        depths: tells how many messages wait in each queue.
-        limit: most messages waiting in one queue.
-        room: how much a message may hold.
-        grace_s: seconds for which it goes on after it was asked to stop: what is committed should be published.
+        held: chunks that wait for room, by queue.
+        ahead: from so many on it must.
+        limits: of the queues.
+        waiting: what was in them at the last look.
     """
+    count = sum(held.values())
+    if count < ahead:
+        return None
+    known = ((queue, why_full(limits[queue], waiting[queue])) for queue in held if queue in waiting)
+    full = ", ".join(f"{queue} is {why}" for queue, why in known if why)
+    return f"{count:,} chunks are held; {full}" if full else f"{count:,} chunks are held"
 
-    def __init__(self, depths: Callable[[], Mapping[str, int]], limit: int, room: Room, grace_s: float = 0.0) -> None:
-        self._depths = depths
-        self._limit = limit
-        self._room = room
-        self._grace_s = grace_s
-        self._ends_at: float | None = None
-        self.waited_s = 0.0
-        """Seconds spent waiting for room, up to now."""
 
-    def await_room(self, envelopes: Sequence[Envelope], stop: Event) -> int:
-        """Wait until at least one envelope fits; return how many do, or 0 when asked to stop and the grace is over.
+class HeldBack:
+    """Since when something has been held back, short breaks aside, and why."""
 
-        Raises:
-            BrokerUnavailableError: Redis is away.
-        """
-        while True:
-            count = fitting(envelopes, self._depths(), self._limit, self._room)
-            if count or self._is_over(stop):
-                return count
-            time.sleep(LOOK_EVERY_S)
-            self.waited_s += LOOK_EVERY_S
+    def __init__(self) -> None:
+        self.since: datetime | None = None
+        """None when it is not."""
+        self.reason: str | None = None
+        self._last_at: datetime | None = None
 
-    def _is_over(self, stop: Event) -> bool:
-        if stop.is_set() and self._ends_at is None:
-            self._ends_at = time.monotonic() + self._grace_s
-        return self._ends_at is not None and time.monotonic() >= self._ends_at
+    def note(self, reason: str | None, now: datetime) -> bool:
+        """Note why it is held back now, or that it is not; tell whether that is a change worth saying."""
+        before = self.since
+        if reason is not None:
+            self.since, self.reason, self._last_at = self.since or now, reason, now
+        elif self._last_at is not None and now - self._last_at > SHORT_BREAK:
+            self.since = self.reason = self._last_at = None
+        return (before is None) != (self.since is None)

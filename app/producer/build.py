@@ -11,7 +11,9 @@ from app.broker import Publisher
 from app.errors import ConfigurationError
 from app.feeds.base import Feed
 from app.feeds.replay import ReplayFeed
+from app.producer.admission import Bounds
 from app.producer.dispatch import Dispatcher
+from app.producer.presence import Presence
 from app.producer.service import Producer
 from app.settings import Settings
 
@@ -33,9 +35,7 @@ def build_feed(description: str, *, speed: float | None, stop: Event) -> Feed:
     return ReplayFeed([Path(where)], speed=speed, stop=stop)
 
 
-def build_producer(
-    settings: Settings, engine: Engine, publisher: Publisher, feed: Feed, *, paced: bool = False
-) -> Producer:
+def build_producer(settings: Settings, engine: Engine, publisher: Publisher, feed: Feed) -> Producer:
     """Build a producer.
 
     Args:
@@ -43,15 +43,16 @@ def build_producer(
         engine: of its Postgres.
         publisher: to its broker.
         feed: where candles come from.
-        paced: whether the feed runs on the clock, so that no candle waits for the next one.
     """
+    dispatch = settings.dispatch
     return Producer(
         feed,
         build_dispatcher(settings, engine, feed.source),
         publisher,
-        queue_limit=settings.dispatch.queue_limit,
-        batch_candles=settings.dispatch.batch_candles,
-        join_closes=not paced,
+        Presence(engine, settings.worker.heartbeat_s),
+        limits=dispatch.limits,
+        bounds=Bounds(dispatch.held_chunks, min(dispatch.ahead_chunks, dispatch.held_chunks)),
+        batch_candles=dispatch.batch_candles,
     )
 
 

@@ -38,6 +38,8 @@ class Written:
     dispatch_ids: tuple[int, ...]
     envelopes: tuple[Envelope, ...]
     """Urgent chunks first."""
+    slots: int = 1
+    """Slots of the fleet, among which they are shared out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +82,10 @@ class Dispatcher:
         self._lifetime = timedelta(seconds=settings.lifetime_s)
         self._hard_grace_s = hard_grace_s
         self._rules = rules
-        self.planner = Planner(settings)
-        self._knowledge = Knowledge(self.planner, silence)
+        self._planner = Planner(settings)
+        self._knowledge = Knowledge(self._planner, silence)
         self._spacer = Spacer()
-        self._subscriptions = Subscriptions(-1, [], self.planner)
+        self._subscriptions = Subscriptions(-1, [], self._planner)
         self._plans = StoredPlans()
         self._partitioned_below = 0
 
@@ -108,7 +110,13 @@ class Dispatcher:
         envelopes = [each for dispatch, a in ready for each in self._envelopes(dispatch, a)]
         # a stable sort: urgent first, candles in order within a priority
         envelopes.sort(key=lambda each: QUEUES.index(each.chunk.priority.value))
-        return Written(len(recorded), tuple(dispatch.id for dispatch, _ in ready), tuple(envelopes))
+        ids = tuple(dispatch.id for dispatch, _ in ready)
+        return Written(len(recorded), ids, tuple(envelopes), self._planner.slots)
+
+    def throttled(self) -> dict[str, str]:
+        """Return the strategies that are throttled, by name, and why."""
+        held, active = self._planner.throttled, list(self._subscriptions.active)
+        return {each.definition.name: held[each.id].reason for each in active if each.id in held}
 
     def mark_published(self, dispatch_ids: Sequence[int]) -> None:
         """Note that the chunks of these dispatches are on their queues, once more.
@@ -123,7 +131,7 @@ class Dispatcher:
     def _refresh(self, connection: Connection) -> None:
         version = load_version(connection)
         if version != self._subscriptions.version:
-            self._subscriptions = Subscriptions(version, load_strategies(connection), self.planner)
+            self._subscriptions = Subscriptions(version, load_strategies(connection), self._planner)
             self._knowledge.hurry()
         if self._knowledge.refresh(connection, self._subscriptions.active):
             self._subscriptions.plan_again()
@@ -178,7 +186,7 @@ class Dispatcher:
 
     def _count(self, asked: Iterable[_Asked]) -> None:
         for ids, dispatches in Counter(tuple(a.roster.keys) for a in asked).items():
-            self.planner.count(ids, dispatches)
+            self._planner.count(ids, dispatches)
 
     def _envelopes(self, dispatch: OpenedDispatch, asked: _Asked) -> list[Envelope]:
         return [self._envelope(dispatch, asked.recorded, planned) for planned in asked.plan.chunks]

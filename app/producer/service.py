@@ -1,33 +1,39 @@
 """The producer service: feed in, dispatches and chunks out, until the feed ends or a stop is asked for.
 
-The feed is never read past what is committed: a batch is written, then published as the queues have
-room, then the next one is taken. Postgres or Redis being away makes it wait, with one log line a change.
+A batch is written, what fits goes to its queues, the rest is held, and the next batch is taken: a full queue holds up
+no other. When too much is held a feed that can wait is told to; what another feed brings beyond the bound is left to
+maintenance, which finds it in the ledger. Postgres being away makes everything wait, Redis only what needs it.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from threading import Event
-from typing import TypeVar
 
 import structlog
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_when_event_set, wait_random_exponential
 
-from app.broker import Envelope, Publisher
+from app.broker import Publisher
 from app.domain.candles import Candle
-from app.errors import TransientError
+from app.domain.queues import QueueLimit
+from app.errors import FeedError
 from app.feeds.base import Feed
-from app.producer.admission import Admission
+from app.producer.admission import Bounds, HeldBack
 from app.producer.dispatch import Dispatcher, Written
+from app.producer.outgoing import Outgoing
+from app.producer.presence import Presence, name_of_process
+from app.producer.reading import Reader, in_batches
+from app.producer.trying import Trial
+from app.storage.producers import ProducerBeat
 
 log = structlog.get_logger()
-T = TypeVar("T")
 
-#: Longest wait between two tries when Postgres or Redis is away, seconds.
-BACKOFF_CAP_S = 5.0
+#: Seconds between two looks at a full queue: a hundredth of what a person notices, and no load on Redis.
+LOOK_EVERY_S = 0.005
+#: Seconds between two looks at whether a stop is asked for, while there is nothing to do.
+IDLE_S = 0.2
 
 #: Seconds that a producer which was asked to stop waits for room for what it has committed; maintenance sends the rest.
 STOP_GRACE_S = 3.0
@@ -44,6 +50,10 @@ class ProducerReport:
     dispatches: int = 0
     chunks: int = 0
     jobs: int = 0
+    expired: int = 0
+    """Chunks that were out of date before there was room for them."""
+    let_go: int = 0
+    """Chunks that were left to maintenance: too many were held, or the producer was asked to stop."""
 
 
 class Producer:
@@ -53,10 +63,10 @@ class Producer:
         feed: where candles come from.
         dispatcher: writes them.
         publisher: sends their chunks.
-        queue_limit: most messages waiting in one queue.
+        presence: shows what it does.
+        limits: of the queues.
+        bounds: how many chunks it holds.
         batch_candles: most candles written together.
-        join_closes: write the candles of several close times together when the feed has them at hand;
-            False for a feed on the clock, whose candles must not wait for the next ones.
     """
 
     def __init__(
@@ -64,17 +74,21 @@ class Producer:
         feed: Feed,
         dispatcher: Dispatcher,
         publisher: Publisher,
+        presence: Presence,
         *,
-        queue_limit: int,
+        limits: Mapping[str, QueueLimit],
+        bounds: Bounds,
         batch_candles: int,
-        join_closes: bool = True,
     ) -> None:
         self._feed = feed
         self._dispatcher = dispatcher
-        self._publisher = publisher
-        self._admission = Admission(publisher.depths, queue_limit, publisher.room, STOP_GRACE_S)
+        self._presence = presence
+        self._bounds = bounds
         self._batch_candles = batch_candles
-        self._join_closes = join_closes
+        self._writing = Trial("write candles")
+        self._outgoing = Outgoing(publisher, dispatcher.mark_published, limits)
+        self._held_back, self._shortening = HeldBack(), HeldBack()
+        self._started_at = datetime.now(UTC)
         self.report = ProducerReport()
 
     def run(self, stop: Event, on_progress: Callable[[ProducerReport], None] = lambda _: None) -> ProducerReport:
@@ -83,35 +97,65 @@ class Producer:
         Raises:
             FeedError: the feed as a whole cannot be read.
         """
-        for candles in in_batches(self._feed.batches(), self._batch_candles, join=self._join_closes):
-            if stop.is_set():
-                break
-            self._dispatch(candles, stop)
-            on_progress(self.report)
+        self._started_at = datetime.now(UTC)
+        # candles of a feed on the clock must not wait for the next ones
+        batches = in_batches(self._feed.batches(), self._batch_candles, join=self._feed.can_wait)
+        with self._presence.shown(self._describe), Reader(batches) as reader:
+            try:
+                self._follow(reader, stop, on_progress)
+            except FeedError:
+                self._finish(stop)
+                raise
+            self._finish(stop)
         return self.report
 
-    def _dispatch(self, candles: list[Candle], stop: Event) -> None:
-        written = self._persist(lambda: self._dispatcher.write(candles), "write candles", stop)
-        if written is None:
-            return
-        self._count(candles, written)
-        self._publisher.room = self._publisher.room._replace(slots=self._dispatcher.planner.slots)
-        if self._publish(list(written.envelopes), stop):
-            self._persist(lambda: self._dispatcher.mark_published(written.dispatch_ids), "mark published", stop)
+    def _follow(self, reader: Reader, stop: Event, on_progress: Callable[[ProducerReport], None]) -> None:
+        """Take batch after batch, and publish what fits in between."""
+        while not (stop.is_set() or reader.is_over):
+            candles = self._take(reader, stop)
+            if candles:
+                self._write(candles, stop)
+            self._push()
+            if candles:
+                on_progress(self.report)
 
-    def _publish(self, envelopes: list[Envelope], stop: Event) -> bool:
-        """Publish as room appears; tell whether everything is on its queue."""
-        while envelopes:
-            count = self._persist(lambda: self._publish_some(envelopes, stop), "publish chunks", stop)
-            if not count:
-                return False
-            del envelopes[:count]
-        return True
+    def _take(self, reader: Reader, stop: Event) -> list[Candle] | None:
+        """Take the next batch, if there is one and the queues allow it; wait a little for either."""
+        reason = self._outgoing.why_wait(self._bounds.ahead) if self._feed.can_wait else None
+        if self._held_back.note(reason, datetime.now(UTC)):
+            log.info("feed held back" if reason else "feed goes on", reason=reason)
+        if reason:
+            stop.wait(LOOK_EVERY_S)
+            return None
+        return reader.take(IDLE_S if self._outgoing.is_done else LOOK_EVERY_S)
 
-    def _publish_some(self, envelopes: list[Envelope], stop: Event) -> int:
-        count = self._admission.await_room(envelopes, stop)
-        self._publisher.publish(envelopes[:count])
-        return count
+    def _write(self, candles: list[Candle], stop: Event) -> None:
+        written = self._writing.insist(lambda: self._dispatcher.write(candles), stop)
+        if written is not None:
+            self._outgoing.put(written)
+            self._count(candles, written)
+
+    def _push(self) -> None:
+        """Publish what fits, and hold no more than is allowed; a feed that can wait was told to before that."""
+        self._outgoing.push()
+        gone = 0 if self._feed.can_wait else self._outgoing.shorten(self._bounds.held)
+        if self._shortening.note("too many" if gone else None, datetime.now(UTC)):
+            said = "chunks are left to maintenance" if gone else "chunks were left to maintenance"
+            log.warning(said, so_far=self._outgoing.let_go)
+        self.report.expired, self.report.let_go = self._outgoing.expired, self._outgoing.let_go
+
+    def _finish(self, stop: Event) -> None:
+        """Publish what is held: all of it, or once a stop is asked for what finds room within the grace."""
+        ends_at: float | None = None
+        while not self._outgoing.is_done:
+            self._push()
+            self._held_back.note(None, datetime.now(UTC))
+            if stop.is_set():
+                ends_at = ends_at or time.monotonic() + STOP_GRACE_S
+                if time.monotonic() >= ends_at:
+                    self.report.let_go += sum(self._outgoing.describe()[0].values())
+                    return
+            time.sleep(0.0 if self._outgoing.is_done else LOOK_EVERY_S)
 
     def _count(self, candles: list[Candle], written: Written) -> None:
         report = self.report
@@ -121,63 +165,20 @@ class Producer:
         report.chunks += len(written.envelopes)
         report.jobs += sum(len(envelope.chunk.jobs) for envelope in written.envelopes)
 
-    def _persist(self, action: Callable[[], T], what: str, stop: Event) -> T | None:
-        """Do it again until it works; None when asked to stop while Postgres or Redis is away."""
-        wait = _Wait(what)
-        retrying = Retrying(
-            retry=retry_if_exception_type(TransientError),
-            wait=wait_random_exponential(multiplier=0.2, max=BACKOFF_CAP_S),
-            stop=stop_when_event_set(stop),
-            sleep=lambda seconds: _wait(stop, seconds),
-            before_sleep=wait.note,
-            retry_error_callback=lambda _: None,
+    def _describe(self) -> ProducerBeat:
+        held, held_ids = self._outgoing.describe()
+        throttled = self._dispatcher.throttled()
+        return ProducerBeat(
+            producer=name_of_process(),
+            feed=self._feed.source,
+            started_at=self._started_at,
+            candles=self.report.candles,
+            jobs=self.report.jobs,
+            held=held,
+            held_ids=held_ids,
+            expired=self._outgoing.expired,
+            let_go=self._outgoing.let_go,
+            waiting_since=self._held_back.since,
+            reason=self._held_back.reason,
+            notes={"throttled": throttled} if throttled else {},
         )
-        result: T | None = retrying(action)
-        wait.end()
-        return result
-
-
-class _Wait:
-    """Says once that something is waited for, and once that it came; not at every try."""
-
-    def __init__(self, what: str) -> None:
-        self._what = what
-        self._since: float | None = None
-
-    def note(self, state: RetryCallState) -> None:
-        """Note a try that failed."""
-        if self._since is None:
-            self._since = time.monotonic()
-            error = state.outcome.exception() if state.outcome else None
-            log.warning("waiting", to=self._what, reason=str(error))
-
-    def end(self) -> None:
-        """Note that it works again, or that the wait was broken off."""
-        if self._since is not None:
-            log.info("waited", to=self._what, seconds=round(time.monotonic() - self._since, 1))
-
-
-def in_batches(batches: Iterable[list[Candle]], most: int, *, join: bool) -> Iterator[list[Candle]]:
-    """Split a feed's batches, and join them if asked to, into batches of at most `most` candles, in order.
-
-    No (symbol, timeframe, open_time) comes twice in one batch, so that a correction follows what it corrects.
-    """
-    batch: list[Candle] = []
-    seen: set[tuple[str, str, datetime]] = set()
-    for candles in batches:
-        for candle in candles:
-            key = (candle.symbol, candle.timeframe.value, candle.open_time)
-            if len(batch) >= most or key in seen:
-                yield batch
-                batch, seen = [], set()
-            batch.append(candle)
-            seen.add(key)
-        if batch and not join:
-            yield batch
-            batch, seen = [], set()
-    if batch:
-        yield batch
-
-
-def _wait(stop: Event, seconds: float) -> None:
-    stop.wait(seconds)

@@ -28,10 +28,12 @@ _HOLDERS = text("""
 
 _UNFINISHED = text("""
     SELECT count(*) FILTER (WHERE expires_at < clock_timestamp() - CAST(:grace AS interval)) AS overdue,
-           count(*) FILTER (WHERE published_at IS NULL AND created_at < clock_timestamp() - CAST(:grace AS interval))
+           count(*) FILTER (WHERE published_at IS NULL AND created_at < clock_timestamp() - CAST(:grace AS interval)
+                            AND NOT EXISTS (SELECT FROM producers p WHERE d.id <@ p.held_ids
+                                            AND p.seen_at > clock_timestamp() - CAST(:silence AS interval)))
                AS unpublished,
            count(*) AS unfinished, min(id) AS oldest
-    FROM dispatches WHERE state <> 'complete'
+    FROM dispatches d WHERE state <> 'complete'
 """)
 
 _WITHOUT_CORRELATION = text("""
@@ -47,7 +49,7 @@ class Unfinished:
     overdue: int
     """Past their expiry, so that nothing will run any more."""
     unpublished: int
-    """Written and not on the queues."""
+    """Written, not on the queues, and held by no living producer."""
     unfinished: int
     oldest: int | None
 
@@ -66,9 +68,15 @@ def is_lock_held(connection: Connection, lock: int) -> bool:
     return bool(connection.execute(_HOLDERS, {"lock": lock}).scalar_one())
 
 
-def count_unfinished(connection: Connection, grace: timedelta) -> Unfinished:
-    """Count dispatches that miss outcomes; `grace` is what maintenance may take to notice."""
-    return Unfinished(*connection.execute(_UNFINISHED, {"grace": grace}).one())
+def count_unfinished(connection: Connection, grace: timedelta, silence: timedelta) -> Unfinished:
+    """Count dispatches that miss outcomes.
+
+    Args:
+        connection: any.
+        grace: what maintenance may take to notice.
+        silence: time without a sign of life after which a producer counts as gone.
+    """
+    return Unfinished(*connection.execute(_UNFINISHED, {"grace": grace, "silence": silence}).one())
 
 
 def count_without_correlation(connection: Connection) -> int:

@@ -28,8 +28,10 @@ _OPEN_DISPATCHES = text("""
     RETURNING id, correlation_id, created_at, deadline, expires_at
 """)
 
+#: Locked in the order of their ids, as landings lock them: neither waits for the other for ever.
 _MARK_PUBLISHED = text("""
-    UPDATE dispatches SET published_at = clock_timestamp(), sends = sends + 1 WHERE id = ANY(:ids)
+    WITH locked AS (SELECT id FROM dispatches WHERE id = ANY(:ids) ORDER BY id FOR UPDATE)
+    UPDATE dispatches d SET published_at = clock_timestamp(), sends = sends + 1 FROM locked WHERE d.id = locked.id
 """)
 
 #: One row with NULL when nothing is missing, so that a dispatch that does not exist is told from one that is complete.

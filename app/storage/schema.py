@@ -29,7 +29,7 @@ from sqlalchemy import (
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, INT8MULTIRANGE, JSONB
 from sqlalchemy.sql.elements import ColumnElement
 from sqlalchemy.types import TypeEngine
 
@@ -281,4 +281,23 @@ nodes = Table(
     Column("overdue", ARRAY(Text), nullable=False, server_default=text("'{}'")),
     _moment("canary_sent_at", nullable=True),
     _moment("canary_seen_at", nullable=True),
+)
+
+#: Producers that live, and what they hold: written about once a second, removed at their end.
+producers = Table(
+    "producers",
+    metadata,
+    Column("producer", Text, primary_key=True),
+    _required("feed", Text()),
+    _moment("started_at"),
+    _moment("seen_at"),
+    _counter("candles", BigInteger()),
+    _counter("jobs", BigInteger()),
+    Column("held", JSONB, nullable=False, server_default=text("'{}'")),
+    Column("held_ids", INT8MULTIRANGE, nullable=False, server_default=text("'{}'")),
+    _counter("expired", BigInteger()),
+    _counter("let_go", BigInteger()),
+    _moment("waiting_since", nullable=True),
+    Column("reason", Text),
+    Column("notes", JSONB, nullable=False, server_default=text("'{}'")),
 )

@@ -38,9 +38,13 @@ _UNFINISHED = """
     LIMIT :limit
 """
 
+#: What a living producer holds is neither lost nor late: it publishes it as room appears.
 _OVERDUE = text(
     _UNFINISHED.format(
-        condition="d.expires_at > :now AND coalesce(d.published_at, d.created_at) <= :sent_before AND d.id <> ALL(:but)"
+        condition="""d.expires_at > :now AND coalesce(d.published_at, d.created_at) <= :sent_before
+          AND d.id <> ALL(:but)
+          AND NOT (d.published_at IS NULL AND EXISTS (
+              SELECT FROM producers p WHERE p.seen_at > :seen_after AND d.id <@ p.held_ids))"""
     )
 )
 _EXPIRED = text(_UNFINISHED.format(condition="d.expires_at <= :expired_before AND d.id > :after"))
@@ -105,7 +109,7 @@ class Unfinished:
 
 
 def load_overdue(
-    connection: Connection, now: datetime, overdue: timedelta, *, but: Collection[int], limit: int
+    connection: Connection, now: datetime, overdue: timedelta, silence: timedelta, *, but: Collection[int], limit: int
 ) -> list[Unfinished]:
     """Load dispatches that miss outcomes, are not out of date and were sent, or else written, long enough ago.
 
@@ -113,10 +117,11 @@ def load_overdue(
         connection: any.
         now: current moment.
         overdue: time since the last sending.
+        silence: time without a sign of life after which a producer counts as gone, and what it held as nobody's.
         but: dispatches to leave out.
         limit: most dispatches; the oldest first.
     """
-    values = {"now": now, "sent_before": now - overdue, "but": list(but), "limit": limit}
+    values = {"now": now, "sent_before": now - overdue, "seen_after": now - silence, "but": list(but), "limit": limit}
     return [_read(row) for row in connection.execute(_OVERDUE, values)]
 
 

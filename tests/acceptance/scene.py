@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from threading import Event, Thread
@@ -39,10 +39,11 @@ class RepeatingPublisher(Publisher):
         super().__init__(app, room)
         self.sent: list[Envelope] = []
 
-    def publish(self, envelopes: Sequence[Envelope]) -> None:
-        self.sent += envelopes
+    def send(self, messages: Iterable[Sequence[Envelope]]) -> None:
+        kept = list(messages)
+        self.sent += [each for message in kept for each in message]
         for _ in range(self.times):
-            super().publish(envelopes)
+            super().send(kept)
 
 
 class Scene:

@@ -116,7 +116,7 @@ class Stage:
             self.redis.delete(*keys)
         tables = "candles, series, strategies, strategy_revisions, dispatches, outcomes, attempts, decisions, breakers"
         with self.operations.changing() as connection:
-            connection.execute(text(f"TRUNCATE {tables}, dead_letters, nodes RESTART IDENTITY CASCADE"))
+            connection.execute(text(f"TRUNCATE {tables}, dead_letters, nodes, producers RESTART IDENTITY CASCADE"))
             connection.execute(text("UPDATE catalogue SET version = version + 1"))
 
     def close(self) -> None:

@@ -22,7 +22,8 @@ from app.domain.candles import Timeframe
 from app.domain.jobs import OutcomeStatus, Signal
 from app.operations import BUILTIN_DEFINITIONS
 from app.settings import PREFIX, Settings
-from tests.building import REPOSITORY, candle, definition, environment, outcome, register, walk
+from app.storage.producers import ProducerBeat, save_producer
+from tests.building import REPOSITORY, START, candle, definition, environment, outcome, register, walk
 from tests.conftest import new_database, settings_on
 from tests.integration.ledger import build_dispatcher, land_on, rows
 from tests.integration.queues import Queues, jobs_of
@@ -214,6 +215,29 @@ def test_status_says_how_things_stand(command: Command, busy: Engine, publisher:
     assert status["latency_ms"]["p50"] > 0
     human = command("status")
     assert (human.code, "11 jobs: 7 succeeded, 2 failed, 2 waiting" in human.out) == (0, True)
+
+
+def test_status_shows_what_is_held_and_which_feed_waits(command: Command, busy: Engine) -> None:
+    told = "10 chunks are held; low is full: 100 of 100"
+    beat = ProducerBeat(
+        producer="host:7",
+        feed="replay:x",
+        started_at=START,
+        candles=5,
+        held={"low": 9, "high": 1},
+        waiting_since=START,
+        reason=told,
+    )
+    with busy.begin() as connection:
+        save_producer(connection, beat)
+    status = command("status", "--json").document
+    low = {"queue": "low", "waiting": 0, "limit": 100, "oldest_s": None, "oldest_limit_s": None, "held": 9}
+    assert status["pressure"][2] == {**low, "full": None}
+    assert [each["queue"] for each in status["pressure"]] == ["high", "normal", "low"]
+    (producer,) = status["producers"]
+    assert (producer["producer"], producer["feed"], producer["candles"]) == ("host:7", "replay:x", 5)
+    assert (producer["held"], producer["is_alive"], producer["notes"]) == ({"low": 9, "high": 1}, True, {})
+    assert f"host:7 has held back its feed since 00:00:00 UTC: {told}" in command("status").out
 
 
 #: What is asked for, and how many outcomes of `busy` that is.

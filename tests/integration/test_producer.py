@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from threading import Event, Thread
+from threading import Event
 
 import pytest
 from sqlalchemy import Engine
@@ -14,14 +13,14 @@ from app.broker import QUEUES, Publisher
 from app.domain.candles import Candle
 from app.domain.jobs import Chunk
 from app.domain.strategies import Priority
-from app.feeds.base import Feed
-from app.producer.service import Producer, ProducerReport
+from app.producer.service import ProducerReport
 from app.settings import Settings
 from app.storage.engine import build_engine
 from app.storage.migrate import upgrade
 from tests.building import ListFeed, build_publisher, candle, definition, register, walk
 from tests.conftest import serving, settings_on
-from tests.integration.ledger import build_dispatcher, rows
+from tests.integration.ledger import rows
+from tests.integration.producing import build_producer, running, single
 from tests.integration.queues import Queues, jobs_of, read
 from tests.waiting import wait_until
 
@@ -39,37 +38,6 @@ def one_by_one(settings: Settings) -> Iterator[Publisher]:
     publisher = build_publisher(settings, jobs_in_message=1)
     yield publisher
     publisher.close()
-
-
-def build_producer(
-    engine: Engine,
-    publisher: Publisher,
-    feed: Feed,
-    *,
-    queue_limit: int = 1000,
-    batch_candles: int = 64,
-    most: int = 32,
-) -> Producer:
-    dispatcher = build_dispatcher(engine, jobs_in_chunk=most)
-    return Producer(feed, dispatcher, publisher, queue_limit=queue_limit, batch_candles=batch_candles)
-
-
-@contextmanager
-def running(producer: Producer) -> Iterator[tuple[Thread, Event]]:
-    """Run a producer in a thread; it is told to stop and joined at the end."""
-    stop = Event()
-    thread = Thread(target=lambda: producer.run(stop), name="producer of a test")
-    thread.start()
-    try:
-        yield thread, stop
-    finally:
-        stop.set()
-        thread.join(30)
-    assert not thread.is_alive()
-
-
-def single(candles: list[Candle]) -> ListFeed:
-    return ListFeed(*([each] for each in candles))
 
 
 def expected_jobs(engine: Engine) -> list[tuple[int, int]]:
@@ -138,7 +106,7 @@ def test_no_queue_ever_passes_its_limit_and_nothing_is_lost(
 
 def test_stop_ends_a_producer_that_waits_for_room(engine: Engine, one_by_one: Publisher, queues: Queues) -> None:
     register(engine, definition("one"))
-    producer = build_producer(engine, one_by_one, single(walk("BTC-USD", 50)), queue_limit=3, batch_candles=5)
+    producer = build_producer(engine, one_by_one, single(walk("BTC-USD", 50)), queue_limit=3, batch_candles=5, ahead=1)
     with running(producer) as (thread, stop):
         wait_until(lambda: one_by_one.depths()["normal"] == 3, "the queue is full")
         stop.set()
@@ -146,7 +114,7 @@ def test_stop_ends_a_producer_that_waits_for_room(engine: Engine, one_by_one: Pu
         assert not thread.is_alive()
     assert producer.report.candles == 5  # nothing was read beyond the batch in hand
     # what was not published is in the ledger, for whoever sends it later
-    assert rows(engine, "SELECT count(*), count(published_at) FROM dispatches") == [(5, 0)]
+    assert rows(engine, "SELECT count(*), count(published_at) FROM dispatches") == [(5, 3)]
     assert len(queues.chunks()) == 3
 
 
@@ -209,7 +177,7 @@ def test_producer_waits_for_a_server_that_is_away_and_loses_nothing(outage: Outa
         assert not server.answers()
         thread.join(1)  # long enough for a first try: it must not end the producer
         assert thread.is_alive()
-        assert producer.report.candles <= before + 4
+        assert producer.report.candles <= before + 12  # the batch in hand, and what was read ahead of it
         server.start()
         thread.join(30)
         assert not thread.is_alive()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from app.domain.jobs import job_id
 from app.domain.strategies import Priority
-from app.maintenance.judging import UNPUBLISHED_FACTOR, Head, Held, Look, Patience, TaskId, find_lost
+from app.maintenance.judging import Head, Held, Look, Patience, TaskId, find_lost
 from app.maintenance.lookout import SNAPSHOT_LAG, settled_look
 from app.storage.unfinished import MissingJob, Unfinished
 from app.storage.watch import WatchedNode
@@ -53,8 +53,8 @@ def look(head: Head | None, at: datetime = LATELY) -> Look:
     return Look(at, {"high": None, "normal": head, "low": None})
 
 
-def lost(found: Unfinished, head: Head | None = None, held: Held = NOBODY, *, has_room: bool = True) -> list[int]:
-    jobs = find_lost(found, QUEUES, look(head), held, PATIENCE, NOW, has_room=has_room)
+def lost(found: Unfinished, head: Head | None = None, held: Held = NOBODY) -> list[int]:
+    jobs = find_lost(found, QUEUES, look(head), held, PATIENCE, NOW)
     return [job.strategy_id for job in jobs]
 
 
@@ -102,7 +102,7 @@ def test_what_was_sent_again_has_left_when_something_written_later_is_in_front()
 
 def test_a_look_from_before_the_sending_says_nothing() -> None:
     found = dispatch(published_at=ago(6))
-    jobs = find_lost(found, QUEUES, look(None, at=ago(7)), NOBODY, PATIENCE, NOW, has_room=True)
+    jobs = find_lost(found, QUEUES, look(None, at=ago(7)), NOBODY, PATIENCE, NOW)
     assert jobs == ()
 
 
@@ -111,10 +111,12 @@ def test_a_retry_may_wait_its_longest_delay_and_the_patience() -> None:
     assert lost(dispatch(MissingJob(1, 1, attempt=2, tried_at=ago(15)))) == [1]
 
 
-def test_what_was_not_published_is_sent_when_there_is_room_or_after_long() -> None:
-    assert lost(dispatch(published_at=None, created_s=7)) == [1]
-    assert lost(dispatch(published_at=None, created_s=7), has_room=False) == []
-    assert lost(dispatch(published_at=None, created_s=6 * UNPUBLISHED_FACTOR), has_room=False) == [1]
+def test_what_was_not_published_is_sent_when_its_queue_has_nothing_of_its_time() -> None:
+    assert lost(dispatch(published_at=None, sends=0, created_s=7)) == [1]
+    assert lost(dispatch(published_at=None, sends=0, created_s=5)) == []
+    # a part of it may be on its queue: what is in front there was written before it
+    assert lost(dispatch(number=10, published_at=None, sends=0), Head(9, ago(70))) == []
+    assert lost(dispatch(number=10, published_at=None, sends=0), Head(11, ago(50))) == [1]
 
 
 @given(

@@ -43,7 +43,8 @@ def dispatch(*missing: MissingJob, sends: int = 1, candle: Candle | None = CANDL
 
 
 def rebuilder(catalogue: Catalogue, jobs_in_chunk: int = 32, queue_limit: int = 100) -> Rebuilder:
-    return Rebuilder(catalogue, jobs_in_chunk=jobs_in_chunk, hard_grace_s=5.0, queue_limit=queue_limit)
+    most = {priority.value: queue_limit for priority in Priority}
+    return Rebuilder(catalogue, jobs_in_chunk=jobs_in_chunk, hard_grace_s=5.0, most=most)
 
 
 def test_how_each_kind_of_lost_job_goes_on() -> None:
@@ -120,7 +121,7 @@ def test_the_outbox_sends_each_message_once_in_order_and_within_the_limit(sizes:
         jobs = [MissingJob(each, 1) for each in range(1, size + 1)]
         outbox.put(rebuilder(Catalogue(1, known)).envelopes(dispatch(*jobs, sends=2, number=number), jobs))
     for depth in [*depths, *([0] * len(sizes))]:
-        fit = outbox.fitting({"normal": depth}, limit)
+        fit = outbox.fitting({"normal": limit - depth})
         assert len(fit) <= limit - depth
         done += outbox.take_out(fit)
         sent += [(each.chunk.dispatch_id, each.chunk.jobs[0].strategy_id) for each in fit]

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.domain.candles import Candle, Timeframe
-from app.producer.service import in_batches
+from app.producer.reading import in_batches
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 
