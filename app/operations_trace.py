@@ -48,6 +48,19 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
+class SentChunk:
+    """Jobs that were sent together."""
+
+    priority: str
+    """The queue they went to."""
+    strategies: list[str]
+    reason: str
+    """Why these together and no others."""
+    estimated_ms: float
+    """What they were thought to take, when the plan was first used."""
+
+
+@dataclass(frozen=True, slots=True)
 class Story:
     """What happened to a dispatch, or to one job of it."""
 
@@ -64,6 +77,8 @@ class Story:
     missing: list[str]
     """Strategies without an outcome so far."""
     events: list[Event]
+    chunks: list[SentChunk]
+    """How its jobs were first sent; one job's story has only its own chunk."""
 
 
 def trace(operations: Operations, wanted: str) -> Story:
@@ -118,7 +133,22 @@ def build_story(facts: Facts, strategy_id: int | None = None) -> Story:
         landed=dispatch["landed"],
         missing=[job["strategy"] for job in jobs if job["status"] is None],
         events=sorted(events, key=lambda event: event.at),  # stable: of one moment, in the order of the way
+        chunks=_chunks(facts, strategy_id),
     )
+
+
+def _chunks(facts: Facts, strategy_id: int | None) -> list[SentChunk]:
+    names = {job["strategy_id"]: job["strategy"] for job in facts.jobs}
+    return [
+        SentChunk(
+            priority=chunk["priority"],
+            strategies=[names.get(number, str(number)) for number in chunk["strategies"]],
+            reason=chunk["reason"],
+            estimated_ms=chunk["estimated_ms"],
+        )
+        for chunk in facts.plan
+        if strategy_id is None or strategy_id in chunk["strategies"]
+    ]
 
 
 def _read_id(wanted: str) -> tuple[int | None, int | None, str | None]:

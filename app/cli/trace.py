@@ -39,6 +39,9 @@ def print_story(story: Story, *, as_json: bool) -> None:
     out.print(f"[bold]{what}[/]  {candle}  {story.landed} of {story.expected} landed, {story.state}", highlight=False)
     out.print(f"correlation {story.correlation_id}", style="dim", highlight=False)
     out.print(_table(story.events))
+    if story.chunks:
+        out.print("\nHow the jobs were sent", style="bold")
+        out.print(_chunks(story))
     if story.missing:
         out.print(f"not landed yet: {', '.join(story.missing)}", style="yellow", highlight=False)
 
@@ -51,6 +54,18 @@ def _table(events: list[Event]) -> Table:
     table.add_column(overflow="fold")
     for event in events:
         table.add_row(_after(event.after_ms), _what(event), Text(event.who), Text(event.detail))
+    return table
+
+
+def _chunks(story: Story) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for name in ("chunk", "queue", "jobs", "estimated", "why", "strategies"):
+        right = name in ("chunk", "jobs", "estimated")
+        table.add_column(name, justify="right" if right else "left", no_wrap=right, overflow="fold")
+    for number, chunk in enumerate(story.chunks, start=1):
+        estimated, names = f"{chunk.estimated_ms:,.2f} ms", ", ".join(chunk.strategies)
+        jobs = str(len(chunk.strategies))
+        table.add_row(str(number), chunk.priority, jobs, estimated, Text(chunk.reason), Text(names))
     return table
 
 

@@ -41,9 +41,7 @@ def judge(cost: Cost | None, limits: Limits, jobs_per_s: float, slots: int) -> T
     if cost.p95_ms > limits.p95_ms:
         reasons.append(f"P95 about {in_steps(cost.p95_ms):,.0f} ms, limit {limits.p95_ms:,} ms")
     if used_percent > limits.cpu_percent:
-        reasons.append(
-            f"asks for about {in_steps(used_percent):,.0f} % of the slots' time, limit {limits.cpu_percent} %"
-        )
+        reasons.append(f"wants about {in_steps(used_percent):,.0f} % of all slots' time, limit {limits.cpu_percent} %")
     if not reasons:
         return None
     share = limits.cpu_percent / 100 * min(1.0, limits.p95_ms / in_steps(cost.p95_ms))

@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, select, text
 from sqlalchemy.sql.elements import ColumnElement
 
+from app.storage.plans import load_plan
 from app.storage.schema import candles, decisions, dispatches
 
 Row = dict[str, Any]
@@ -58,6 +59,8 @@ class Facts:
     attempts: list[Row]
     decision: Row | None
     breakers: list[Row]
+    plan: list[Row]
+    """The chunks in which the jobs were first sent; empty when that was not stored."""
 
 
 def load_facts(
@@ -79,6 +82,7 @@ def load_facts(
         attempts=[dict(row) for row in connection.execute(_ATTEMPTS, values).mappings()],
         decision=next((dict(row) for row in decided.mappings()), None),
         breakers=[dict(row) for row in connection.execute(_BREAKERS, values).mappings()],
+        plan=load_plan(connection, dispatch["id"]),
     )
 
 

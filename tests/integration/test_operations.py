@@ -197,6 +197,9 @@ class TestFollowing:
         assert [event.at for event in story.events] == sorted(event.at for event in story.events)
         assert story.missing == [] and story.state == "complete"
         assert trace(stage.operations, story.correlation_id) == story
+        assert [(each.priority, each.strategies, each.reason) for each in story.chunks] == [
+            ("normal", ["a", "b", "c"], "cheap and healthy")
+        ]
         (told,) = [event for event in story.events if event.what == "attempt"]
         assert "attempt 1 failed" in told.detail and "ValueError: first; tried again" in told.detail
 
