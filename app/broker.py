@@ -135,6 +135,7 @@ def _execution(settings: Settings) -> dict[str, Any]:
         "worker_concurrency": worker.slots or None,
         "worker_prefetch_multiplier": worker.prefetch,
         "worker_max_tasks_per_child": worker.max_jobs_per_slot or None,
+        "worker_max_memory_per_child": worker.slot_memory_mb * 1024 or None,  # KiB
         "worker_cancel_long_running_tasks_on_connection_loss": True,
         "worker_hijack_root_logger": False,
         # a slot imports numpy and TA-Lib before the fork, but a busy machine may still need seconds to fork
@@ -144,9 +145,13 @@ def _execution(settings: Settings) -> dict[str, Any]:
     }
 
 
+def queue_weights(settings: Settings) -> dict[str, int]:
+    """Return the turns of each queue in a full cycle, the most urgent first."""
+    return {CONTROL_QUEUE: CONTROL_WEIGHT, **dict(zip(QUEUES, settings.broker.queue_weights, strict=True))}
+
+
 def _transport(settings: Settings) -> dict[str, Any]:
-    broker = settings.broker
-    weights = {CONTROL_QUEUE: CONTROL_WEIGHT, **dict(zip(QUEUES, broker.queue_weights, strict=True))}
+    broker, weights = settings.broker, queue_weights(settings)
     return {
         "broker_transport_options": {
             # one Redis list per queue: a strategy's priority is its queue, not a sub-list of it

@@ -63,12 +63,20 @@ class BrokerUnavailableError(TransientError):
     """Redis cannot be reached, or a publish was cut off with delivery unknown."""
 
 
+class NodeUnavailableError(TransientError):
+    """A worker node is gone, does not answer, or did not do what it was told."""
+
+
 class StrategyError(CandlefleetError):
     """User code failed or answered nonsense; the strategy's own retry policy decides."""
 
 
 class SlotDiedError(StrategyError):
     """The slot died while the job ran alone in it: a segmentation fault, out of memory, or the hard limit."""
+
+
+class MemoryLimitError(StrategyError):
+    """A job asked for more memory than its limit; the message says how much it had taken by then."""
 
 
 class InvalidSignalError(StrategyError):

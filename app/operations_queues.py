@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from celery import Celery
 from kombu.exceptions import KombuError
@@ -106,6 +107,25 @@ class Queues:
             with self._connection() as connection:
                 signal = TERMINATE_SIGNAL
                 self._app.control.revoke(list(task_ids), terminate=terminate, signal=signal, connection=connection)
+
+    def ask(
+        self, node: str, command: str, arguments: Mapping[str, object], *, within_s: float
+    ) -> dict[str, Any] | None:
+        """Give one node a control command and return its answer; None when it does not answer in time.
+
+        Args:
+            node: its name.
+            command: of Celery's remote control.
+            arguments: of the command.
+            within_s: seconds to wait for the answer.
+
+        Raises:
+            BrokerUnavailableError: Redis is away.
+        """
+        with self._connection() as connection:
+            control, options = self._app.control, {"reply": True, "timeout": within_s, "connection": connection}
+            answers = control.broadcast(command, dict(arguments), destination=[node], **options)
+            return next((answer[node] for answer in answers or () if node in answer), None)
 
     @contextmanager
     def _connection(self) -> Iterator[object]:

@@ -28,6 +28,9 @@ from app.errors import ConfigurationError
 PREFIX = "CANDLEFLEET_"
 DELIMITER = "__"
 
+#: Most slots of one node: what its main process can look after in time.
+MOST_SLOTS = 512
+
 #: Signs of life a node may miss before it counts as gone.
 MISSED_BEATS = 3
 
@@ -111,10 +114,11 @@ class WorkerSettings(Group):
 
     enabled: bool = True
     """False: `candlefleet worker` refuses to start (a node taken out of the fleet)."""
-    slots: Annotated[int, Field(ge=0, le=512)] = 0
+    slots: Annotated[int, Field(ge=0, le=MOST_SLOTS)] = 0
     """Pool processes of a node; 0 means one per core."""
     prefetch: Annotated[int, Field(ge=1, le=64)] = 2
-    """Messages held per slot: above 1, so that a slot never waits for Redis between two chunks."""
+    """Messages held per slot while messages are quick: above 1, so that a slot does not wait for Redis between two.
+    While they take more than 50 ms on average, only those are fetched that a slot is free for."""
     window: Annotated[int, Field(ge=32, le=100_000)] = 512
     """Candles every strategy sees. One length for all: shared indicators, and results that do not
     depend on which strategies share a chunk."""
@@ -131,6 +135,10 @@ class WorkerSettings(Group):
     """Longest delay before a retry."""
     max_jobs_per_slot: Annotated[int, Field(ge=0)] = 0
     """Messages after which a slot is replaced; 0 means never."""
+    slot_memory_mb: Annotated[int, Field(ge=0)] = 1024
+    """Resident memory, MiB, above which a slot is replaced after its message; 0 means never. Catches strategies that
+    leak from job to job. 1024 leaves a slot of 200 MiB room for what one job may take by default (512), and for what
+    its allocator does not give back."""
     heartbeat_s: Annotated[float, Field(gt=0)] = 1.0
     """Seconds between two signs of life of a node; after three missed ones it counts as gone."""
     shutdown_s: Annotated[float, Field(gt=0)] = 30.0

@@ -41,14 +41,14 @@ LOOK_EVERY_S = 0.02
 def measure(rounds: int) -> dict[str, object]:
     with ExitStack() as stack:
         deployment = stack.enter_context(throwaway(load_settings()))
-        _prepare(deployment.settings)
+        prepare(deployment.settings)
         children = stack.enter_context(Children(deployment.settings.home / "logs", deployment.environment))
         children.start("worker", "app.cli.main", "worker", "--concurrency", "2")
-        _await_worker(deployment.settings)
+        await_worker(deployment.settings)
         rates: dict[str, list[float]] = {"chunked": [], "single": []}
         for number in range(rounds):
-            rates["chunked"].append(_rate(deployment.settings, True, CHUNKED_CANDLES, 2 * number))
-            rates["single"].append(_rate(deployment.settings, False, SINGLE_CANDLES, 2 * number + 1))
+            rates["chunked"].append(land(deployment.settings, True, CHUNKED_CANDLES, 2 * number))
+            rates["single"].append(land(deployment.settings, False, SINGLE_CANDLES, 2 * number + 1))
             print(f"round {number + 1}: " + ", ".join(f"{way} {found[-1]:,.0f}/s" for way, found in rates.items()))
         slots = _slot_memory()
     medians = {way: statistics.median(found) for way, found in rates.items()}
@@ -60,7 +60,7 @@ def measure(rounds: int) -> dict[str, object]:
     }
 
 
-def _prepare(settings: Settings) -> None:
+def prepare(settings: Settings) -> None:
     engine = build_engine(settings.database_dsn, name="bench")
     upgrade(engine)
     with engine.begin() as connection:
@@ -71,14 +71,14 @@ def _prepare(settings: Settings) -> None:
     engine.dispose()
 
 
-def _await_worker(settings: Settings) -> None:
+def await_worker(settings: Settings) -> None:
     operations = Operations(settings)
     while not operations.status()["active_workers"]:
         time.sleep(LOOK_EVERY_S)
     operations.close()
 
 
-def _rate(settings: Settings, chunking: bool, candles: int, seed: int) -> float:
+def land(settings: Settings, chunking: bool, candles: int, seed: int) -> float:
     dispatch = settings.dispatch.model_copy(update={"chunking": chunking})
     settings = settings.model_copy(update={"dispatch": dispatch})
     engine = build_engine(settings.database_dsn, name="bench")

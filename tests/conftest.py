@@ -121,7 +121,7 @@ def settings_on(database: str, broker: str, key_prefix: str) -> Settings:
         # longer than the slowest warm-up of the built-ins, shorter than the series that tests send
         worker=WorkerSettings(window=160, retry_base_s=0.05, retry_cap_s=0.2, heartbeat_s=0.5, shutdown_s=20.0),
         broker=BrokerSettings(key_prefix=key_prefix),
-        dispatch=DispatchSettings(trusted_after=0),
+        dispatch=DispatchSettings(trusted_after=0, ahead_chunks=1),
         strategies=StrategySettings(modules=("tests.quant",)),
     )
 

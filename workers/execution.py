@@ -23,6 +23,7 @@ from app.strategies.bars import Bars
 from app.strategies.evaluation import evaluate
 from app.strategies.indicators import IndicatorCache
 from workers.runtime.limits import clock
+from workers.runtime.memory import LARGER_AFTER_MS, MemoryLimit
 from workers.runtime.strategies import Runtime, RuntimeCache
 from workers.runtime.windows import WindowCache
 
@@ -283,12 +284,16 @@ def run_jobs(
         enter: told before each job whose code runs now, and in the end that nobody's does.
     """
     cache = IndicatorCache(bars)
+    memory = MemoryLimit()
     created_at = chunk.created_at.timestamp()
     ran = []
-    with clock.running():
+    with clock.running(), memory.guarding():
         for key, runtime in zip(chunk.jobs, runtimes, strict=True):
             enter(key.strategy_id, runtime.limits.timeout_ms)
-            ran.append(skip(created_at) if key.strategy_id in stopped else run_job(runtime, bars, cache, created_at))
+            skipped = key.strategy_id in stopped
+            ran.append(skip(created_at) if skipped else run_job(runtime, bars, cache, created_at, memory))
+            if ran[-1].processing_ms > LARGER_AFTER_MS:
+                memory.forget()
         enter(0, 0)
     return ran
 
@@ -303,18 +308,20 @@ def skip(created_at: float) -> Ran:
     return Ran(OutcomeStatus.SKIPPED, max(0.0, (time.time() - created_at) * 1000), 0.0, error=error)
 
 
-def run_job(runtime: Runtime, bars: Bars, cache: IndicatorCache, created_at: float) -> Ran:
-    """Run one job within its soft limit; whatever it raises becomes its result.
+def run_job(runtime: Runtime, bars: Bars, cache: IndicatorCache, created_at: float, memory: MemoryLimit) -> Ran:
+    """Run one job within its limits of time and memory; whatever it raises becomes its result.
 
     Args:
         runtime: the strategy, or why there is none.
         bars: its window.
         cache: indicators of the window, shared with its neighbours.
         created_at: when its dispatch was written, epoch seconds.
+        memory: of this slot.
     """
     queued_ms = max(0.0, (time.time() - created_at) * 1000)
     if runtime.strategy is None:
         return Ran(OutcomeStatus.FAILED, queued_ms, 0.0, error=runtime.refusal)
+    memory.allow(runtime.limits.memory_mb)
     started = clock.begin(runtime.limits.timeout_ms)
     try:
         signal = evaluate(runtime.strategy, bars, cache)
@@ -325,7 +332,8 @@ def run_job(runtime: Runtime, bars: Bars, cache: IndicatorCache, created_at: flo
         )
         return Ran(OutcomeStatus.TIMED_OUT, queued_ms, took, error=error)
     except BaseException as error:  # user code may raise anything: MemoryError, sys.exit(), even KeyboardInterrupt
-        return Ran(OutcomeStatus.FAILED, queued_ms, (time.perf_counter() - started) * 1000, error=error)
+        took = (time.perf_counter() - started) * 1000
+        return Ran(OutcomeStatus.FAILED, queued_ms, took, error=memory.explain(error))
     finally:
         clock.end()
     return Ran(OutcomeStatus.SUCCEEDED, queued_ms, (time.perf_counter() - started) * 1000, signal=signal)

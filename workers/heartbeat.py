@@ -17,6 +17,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
 from app.errors import StorageUnavailableError
+from app.settings import MOST_SLOTS
 from app.storage.engine import translated
 from app.storage.nodes import NodeBeat, forget_node, save_beat
 
@@ -25,8 +26,6 @@ log = structlog.get_logger()
 #: Seconds past its hard limit after which a chunk counts as stalled: Celery should have killed its slot by then.
 OVERDUE_AFTER_S = 5.0
 
-#: Most slots of one node, as the settings allow.
-MOST_SLOTS = 512
 #: Numbers kept for each.
 CELLS = 3
 #: Strategies suspected at a time, and for how many seconds: by then its own breaker speaks for it.
@@ -100,6 +99,9 @@ class Present:
             slot: its number in the pool, from 0.
             pid: its process id.
         """
+        for at in range(0, CELLS * MOST_SLOTS, CELLS):
+            if self._cells[at] == pid:  # of a slot that is gone: process ids come back
+                self._cells[at] = 0
         self._at = CELLS * slot
         self.enter(0, 0)
         self._cells[self._at] = pid

@@ -19,6 +19,7 @@ from app.strategies.registry import Registry
 from app.telemetry import enter
 from workers.execution import Executor
 from workers.heartbeat import Present
+from workers.runtime import memory
 from workers.runtime.limits import clock
 from workers.runtime.store import SlotStore
 from workers.runtime.strategies import RuntimeCache
@@ -73,7 +74,11 @@ def open_slot(app: Celery, settings: Settings, present: Present) -> Slot:
     present.open(getattr(current_process(), "index", 0), os.getpid())
     name = f"{socket.gethostname()}:{os.getpid()}"
     clock.install()
+    memory.use_one_arena()
     billiard.pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT = LAST_RESULTS_READ_WITHIN
+    if memory.ENFORCES_MEMORY:
+        # billiard asks for the most a slot ever had: one job that took much and gave it back would end its slot
+        billiard.pool.mem_rss = memory.resident_kib
     engine = build_engine(settings.database_dsn, name=f"candlefleet slot {name}", pool_size=1)
     store = SlotStore(engine, settings.rules, settings.worker.hard_grace_s * SHARE_OF_GRACE)
     publisher = Publisher(app, settings.dispatch.room)

@@ -19,17 +19,19 @@ from celery.signals import (
     worker_shutting_down,
 )
 
-from app.broker import create_celery
+from app.broker import create_celery, queue_weights
 from app.deployment import Deployment
 from app.domain.costs import Room
 from app.processes import die_with_parent
 from app.settings import Settings, load_settings
 from app.telemetry import configure_logging
+from workers import pool
 from workers.heartbeat import Heartbeat, Present, Tally
 from workers.letters import build_consumer
 from workers.lifecycle import Slot, open_slot
 from workers.reconnect import patient, quieten
 from workers.requests import NoticeDeaths, UrgentPublisher, build_request
+from workers.runtime.memory import say_if_memory_is_free
 from workers.shutdown import Shutdown, install
 from workers.tasks import register
 
@@ -55,6 +57,7 @@ class Node:
         register(self.app, self.slot, self.tally, request)
         self.app.steps["worker"].add(NoticeDeaths)
         install(self.app)
+        pool.install(self.app, queue_weights(settings))
         self.app.conf.worker_consumer = patient(build_consumer(lambda: self._publisher))
 
     def slot(self) -> Slot:
@@ -76,6 +79,7 @@ class Node:
 
     def start_heartbeat(self, sender: Any, **_: Any) -> None:
         """The node consumes."""
+        say_if_memory_is_free()
         self._heartbeat = Heartbeat(
             self.settings.database_dsn,
             node=sender.hostname,

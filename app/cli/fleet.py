@@ -14,9 +14,11 @@ from app.deployment import Deployment
 from app.errors import ConfigurationError, FeedError, did_you_mean
 from app.feeds.base import FeedReport
 from app.flower import run_flower
+from app.node_name import take_name
 from app.processes import run_module
 from app.producer.build import build_feed, build_producer
 from app.producer.service import ProducerReport
+from app.settings import MOST_SLOTS
 from app.storage.engine import open_engine
 from app.storage.migrate import require_current
 
@@ -48,9 +50,11 @@ def worker(
         (CONTROL_QUEUE, *QUEUES)
     ),
     concurrency: Annotated[
-        int | None, typer.Option(min=1, help="Slots of this node.", show_default="one per core")
+        int | None, typer.Option(min=1, max=MOST_SLOTS, help="Slots of this node.", show_default="one per core")
     ] = None,
-    name: Annotated[str, typer.Option(help="Name of this node; %h is the host.")] = "worker@%h",
+    name: Annotated[
+        str | None, typer.Option(help="Name of this node; %h is the host.", show_default="worker@%h, worker-2@%h, ...")
+    ] = None,
 ) -> None:
     """Execute jobs: one worker node."""
     settings = settings_with_logging()
@@ -61,7 +65,8 @@ def worker(
         if queue not in known:
             raise ConfigurationError(f"--queues: no queue {queue!r}: {did_you_mean(queue, known)}")
     slots = concurrency or settings.worker.slots or os.cpu_count() or 1
-    run_module("celery", ["-A", "workers.main", "--quiet", "worker", "-Q", queues, "-c", str(slots), "-n", name])
+    own = take_name(settings, name)
+    run_module("celery", ["-A", "workers.main", "--quiet", "worker", "-Q", queues, "-c", str(slots), "-n", own])
 
 
 def flower(

@@ -26,6 +26,7 @@ from app.cli import (
     settings,
     strategies,
     trace,
+    workers,
 )
 from app.cli.output import say
 from app.errors import CandlefleetError, ConfigurationError, UnknownStrategyError
@@ -68,6 +69,7 @@ cli.add_typer(dispatches.cli, name="dispatches")
 cli.add_typer(jobs.cli, name="jobs")
 cli.add_typer(queues.cli, name="queues")
 cli.add_typer(strategies.cli, name="strategies")
+cli.add_typer(workers.cli, name="workers")
 cli.add_typer(database.cli, name="db")
 
 

@@ -307,11 +307,11 @@ def test_people_get_a_table_of_the_same(command: Command, busy: Engine, what: st
     assert not said.out.lstrip().startswith(("[", "{"))
 
 
-@pytest.mark.parametrize("words", [("outcomes",), ("decisions",), ("dispatches",), ("strategies", "list")])
-def test_nothing_is_an_empty_document(command: Command, words: tuple[str, ...]) -> None:
-    said = command(*words, "--json")
+@pytest.mark.parametrize("words", ["outcomes", "decisions", "dispatches", "strategies list", "workers"])
+def test_nothing_is_an_empty_document(command: Command, words: str) -> None:
+    said = command(*words.split(), "--json")
     assert (said.code, said.document) == (0, [])
-    assert command(*words).out == ""
+    assert command(*words.split()).out == ""
 
 
 def test_outcome_that_json_has_no_word_for_is_still_one_document(command: Command, busy: Engine) -> None:
@@ -351,6 +351,8 @@ def test_producer_replays_a_file(command: Command, engine: Engine, settings: Set
         (("producer", "--feed", "nonsense"), 2, "expected replay:PATH"),
         (("producer", "--feed", "replay:/nowhere/at/all"), 1, "/nowhere/at/all"),
         (("worker", "--queues", "hihg"), 2, "did you mean 'high'"),
+        (("workers", "scale", "nobody@here", "-1"), 2, "no node 'nobody@here'"),
+        (("workers", "scale", "nobody@here", "2"), 2, "expected slots as +2, -1 or =4, found '2'"),
         (("outcomes", "--status", "lost"), 2, "lost"),
         (("outcomes", "--limit", "0"), 2, "--limit"),
         (("nonsense",), 2, "nonsense"),

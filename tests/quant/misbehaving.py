@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -57,6 +58,38 @@ class Greedy(Strategy):
 
     def on_candle(self, context: Context) -> Signal:
         return Signal(action=1, extras={"size": len(bytearray(2**62))})
+
+
+class Hoards(Strategy):
+    """Takes more and more, a megabyte at a time."""
+
+    def on_candle(self, context: Context) -> Signal:
+        hoard: list[bytes] = []
+        while True:
+            hoard.append(b"x" * 2**20)
+
+
+class WantsAnArray(Strategy):
+    """Asks numpy for more than a job may have, and for less than the machine has."""
+
+    def on_candle(self, context: Context) -> Signal:
+        return Signal(action=1, extras={"sum": float(np.zeros(2**27).sum())})  # 1 GiB
+
+
+class Leaks(Strategy):
+    """Keeps some memory of every candle, for ever."""
+
+    class Params(Strategy.Params):
+        """How much."""
+
+        mb: int
+
+    params: Params
+    kept: ClassVar[list[bytes]] = []
+
+    def on_candle(self, context: Context) -> Signal:
+        self.kept.append(b"x" * (self.params.mb * 2**20))
+        return Signal(action=1, extras={"pid": os.getpid()})
 
 
 class Quits(Strategy):

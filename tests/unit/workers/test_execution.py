@@ -162,7 +162,7 @@ def test_every_bad_neighbour_fails_alone_and_the_good_are_untouched():
     [
         (Raises, "ZeroDivisionError", "by�zero"),
         (Exits, "SystemExit", "3"),
-        (OutOfMemory, "MemoryError", ""),
+        (OutOfMemory, "MemoryLimitError", "expected at most 512 MiB more"),
         (Nonsense, "InvalidSignalError", "'s0' on A-B 1h candle opened"),
         (Meddles, "ValueError", "read-only"),
         (RaisesUnprintable, "UnprintableError", "cannot be shown"),
