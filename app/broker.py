@@ -254,10 +254,12 @@ class Publisher:
     Args:
         app: the application.
         room: how much a message may hold.
+        queue: where all chunks go, instead of the queue of their priority.
     """
 
-    def __init__(self, app: Celery, room: Room) -> None:
+    def __init__(self, app: Celery, room: Room, *, queue: str | None = None) -> None:
         self.room = room
+        self._queue = queue
         self._app = app
         self._origin = anon_nodename()
         self._connection: Connection | None = None
@@ -374,7 +376,7 @@ class Publisher:
             producer,
             EXECUTE_TASK,
             bundle.to_wire(),
-            queue=bundle.priority.value,
+            queue=self._queue or bundle.priority.value,
             task_id=bundle.task_id,
             correlation_id=first.chunk.correlation_id,
             countdown=first.countdown_s,

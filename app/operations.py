@@ -135,6 +135,7 @@ class Operations:
             "pressure": describe_queues(self.settings.dispatch.limits, waiting, figures["producers"]),
             "active_workers": len(alive),
             "slots": sum(node["slots"] for node in alive),
+            "events": {what: sum(node[f"events_{what}"] for node in nodes) for what in ("sent", "sampled", "dropped")},
         }
 
     def _require_current(self) -> None:

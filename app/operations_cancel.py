@@ -1,28 +1,26 @@
 """Cancelling: jobs, dispatches, and everything that waits in a queue.
 
 The ledger is changed first: from then on no result of a cancelled job counts, whoever still works on it. Telling
-the nodes only saves them the work. A job that travels alone has a task id of its own, so its slot can be ended; a
-chunk has neighbours, so a cancelled job inside one ends at its soft limit at the latest, and its result is dropped.
+the nodes only saves them the work: a job that has not begun is not run, wherever it waits. One that travels alone
+and runs is ended with its slot; a chunk has neighbours, so a job that runs inside one ends at its soft limit at the
+latest, and its result is dropped.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import structlog
 
 from app.broker import QUEUES
-from app.domain.jobs import Chunk, JobKey, job_id
+from app.domain.jobs import Chunk, JobKey, job_id, read_job_id
 from app.errors import BrokerUnavailableError, ConfigurationError, did_you_mean
 from app.operations import Operations
 from app.operations_queues import Queues, read_chunks
-from app.storage.cancellation import Ended, cancel, describe, load_expected, load_held
+from app.storage.cancellation import Ended, cancel, describe, load_expected
 
 log = structlog.get_logger()
-
-_JOB_ID = re.compile(r"(\d{1,18})\.(\d{1,9})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +71,9 @@ def cancel_dispatches(operations: Operations, ids: Sequence[int]) -> list[Ended]
     """
     with operations.reading() as connection:
         expected = load_expected(connection, set(ids))
-        held = load_held(connection, set(ids))
     _require(dispatch_id for dispatch_id in ids if dispatch_id not in expected)
     ends = _end(operations, {number: expected[number] for number in sorted(expected)})
-    _tell(operations.queues, [end.job for end in ends if end.is_news], [task for task in held if "+" in task])
+    _tell(operations.queues, [end.job for end in ends if end.is_news])
     return ends
 
 
@@ -106,10 +103,10 @@ def parse_job_id(text: str) -> tuple[int, int]:
     Raises:
         ConfigurationError: it is not one.
     """
-    match = _JOB_ID.fullmatch(text)
-    if match is None:
+    found = read_job_id(text)
+    if found is None:
         raise ConfigurationError(f"expected a job as <dispatch>.<strategy>, such as 1042.7, found {text!r}")
-    return int(match[1]), int(match[2])
+    return found
 
 
 def require_queue(queue: str) -> None:
@@ -163,10 +160,9 @@ def _end_chunks(operations: Operations, chunks: Sequence[Chunk]) -> tuple[int, i
     return cancelled, unknown
 
 
-def _tell(queues: Queues, jobs: Sequence[str], chunks: Sequence[str] = ()) -> None:
+def _tell(queues: Queues, jobs: Sequence[str]) -> None:
     """Tell the nodes; that they cannot be told changes no outcome."""
     try:
-        queues.revoke(jobs, terminate=True)
-        queues.revoke(chunks, terminate=False)
+        queues.revoke(jobs)
     except BrokerUnavailableError as error:
         log.warning("cancelled in the ledger, but the nodes could not be told", reason=str(error))

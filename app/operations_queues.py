@@ -22,9 +22,6 @@ from app.errors import BrokerUnavailableError, MessageError
 #: Messages taken off a queue in one round trip: about 1 MB of chunks.
 BATCH = 250
 
-#: Signal that ends the slot of a job that travels alone: it holds nothing that is not in the ledger.
-TERMINATE_SIGNAL = "SIGTERM"
-
 
 #: A message as Redis holds it; a client that decodes answers would return text.
 Raw = bytes | str
@@ -93,20 +90,18 @@ class Queues:
             with self._client() as (client, prefix):
                 client.lpush(prefix + queue, *messages)
 
-    def revoke(self, task_ids: Sequence[str], *, terminate: bool) -> None:
-        """Tell every node to drop these messages; Flower shows them as revoked.
+    def revoke(self, jobs: Sequence[str]) -> None:
+        """Tell every node that these jobs are taken back, and to end the slot that runs one of them alone.
 
         Args:
-            task_ids: of messages.
-            terminate: also end the slot that runs one of them.
+            jobs: their ids.
 
         Raises:
             BrokerUnavailableError: Redis is away.
         """
-        if task_ids:
+        if jobs:
             with self._connection() as connection:
-                signal = TERMINATE_SIGNAL
-                self._app.control.revoke(list(task_ids), terminate=terminate, signal=signal, connection=connection)
+                self._app.control.revoke(list(jobs), terminate=True, connection=connection)
 
     def ask(
         self, node: str, command: str, arguments: Mapping[str, object], *, within_s: float

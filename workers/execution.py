@@ -43,12 +43,23 @@ ERROR_TEXT_LIMIT = 2000
 #: Records chunks in one transaction; returns the decisions of the dispatches that are complete now, by dispatch.
 LandAll = Callable[[Sequence[Landing], str], Mapping[int, Decision]]
 
+#: Notes that the jobs of a chunk run now; and, when they are recorded, what became of them.
+Begin = Callable[[Chunk, Sequence[Runtime]], None]
+Tell = Callable[[Chunk, Sequence[Runtime], Landing], None]
+
+#: Tells whether a job, by dispatch and strategy, was taken back.
+IsRevoked = Callable[[int, int], bool]
+
 #: Notes which strategy's code runs now and its soft limit in milliseconds; 0 for none.
 Enter = Callable[[int, int], None]
 
 
 class BreakerOpenError(PermanentError):
     """A job whose strategy's breaker is open: trying again gives the same answer."""
+
+
+class Cancelled(PermanentError):  # noqa: N818  # the ledger keeps the name as error class, whoever cancelled the job
+    """A job that an operator took back before it began."""
 
 
 class Ran(NamedTuple):
@@ -110,6 +121,9 @@ class Executor:
         load_tried: Callable[[int], frozenset[int]] = lambda _: frozenset(),
         enter: Enter = lambda *_: None,
         suspects: Callable[[], frozenset[int]] = frozenset,
+        begin: Begin = lambda *_: None,
+        tell: Tell = lambda *_: None,
+        is_revoked: IsRevoked = lambda *_: False,
     ) -> None:
         self._windows = windows
         self._runtimes = runtimes
@@ -122,6 +136,9 @@ class Executor:
         self._load_tried = load_tried
         self._enter = enter
         self._suspects = suspects
+        self._begin = begin
+        self._tell = tell
+        self._is_revoked = is_revoked
         self._stopped: frozenset[int] = frozenset()
         self._stopped_until = 0.0
 
@@ -144,19 +161,21 @@ class Executor:
         return self._record([self._run(chunk) for chunk in safe])
 
     def bury(self, chunk: Chunk, status: OutcomeStatus, text: str) -> list[Landed]:
-        """Record an attempt at a job that killed its slot, and send the job again if it has retries left.
+        """Record an attempt at a job that ended with its slot, and send the job again if it has retries left.
 
         Idempotent, as `execute`.
 
         Args:
             chunk: the job alone.
-            status: ``crashed`` or ``timed_out``.
+            status: ``crashed``, ``timed_out``, or ``cancelled`` if an operator ended the slot.
             text: what was seen of its end.
 
         Raises:
             StorageUnavailableError, BrokerUnavailableError: as `execute`.
         """
         runtimes = self._runtimes.runtimes(chunk.jobs, chunk.catalogue_version)
+        if status is OutcomeStatus.CANCELLED:
+            return self._record([_work(chunk, runtimes, [cancel(chunk.created_at.timestamp())])])
         ran = [Ran(status, waited_ms(chunk), 0.0, error=SlotDiedError(text))]
         return self._record([_work(chunk, runtimes, ran, crashed=[chunk.jobs[0].strategy_id])])
 
@@ -212,6 +231,7 @@ class Executor:
             self._publish(retries)
         landed = [Landed(each.landing, decisions.get(each.chunk.dispatch_id)) for each in work]
         for each, result in zip(work, landed, strict=True):
+            self._tell(each.chunk, each.runtimes, each.landing)
             _log(each.chunk, result)
         return landed
 
@@ -219,8 +239,9 @@ class Executor:
         runtimes = self._runtimes.runtimes(chunk.jobs, chunk.catalogue_version)
         if is_expired(chunk, time.time()):
             return _work(chunk, runtimes, [expire(chunk)] * len(chunk.jobs))
+        self._begin(chunk, runtimes)
         window, stopped = self._windows.window(chunk), self._stopped_now(chunk)
-        return _work(chunk, runtimes, run_jobs(chunk, runtimes, window, stopped, self._enter))
+        return _work(chunk, runtimes, run_jobs(chunk, runtimes, window, stopped, self._enter, self._is_revoked))
 
     def _retry(self, work: _Work) -> Envelope:
         """Build the message that tries the failed jobs of a chunk once more."""
@@ -273,6 +294,7 @@ def run_jobs(
     bars: Bars,
     stopped: frozenset[int] = frozenset(),
     enter: Enter = lambda *_: None,
+    is_revoked: IsRevoked = lambda *_: False,
 ) -> list[Ran]:
     """Run the jobs one after another on the same window; indicators are computed once for all of them.
 
@@ -282,6 +304,7 @@ def run_jobs(
         bars: the window.
         stopped: strategies whose jobs are skipped.
         enter: told before each job whose code runs now, and in the end that nobody's does.
+        is_revoked: asked about each job at the last moment.
     """
     cache = IndicatorCache(bars)
     memory = MemoryLimit()
@@ -290,8 +313,12 @@ def run_jobs(
     with clock.running(), memory.guarding():
         for key, runtime in zip(chunk.jobs, runtimes, strict=True):
             enter(key.strategy_id, runtime.limits.timeout_ms)
-            skipped = key.strategy_id in stopped
-            ran.append(skip(created_at) if skipped else run_job(runtime, bars, cache, created_at, memory))
+            if is_revoked(chunk.dispatch_id, key.strategy_id):
+                ran.append(cancel(created_at))
+            elif key.strategy_id in stopped:
+                ran.append(skip(created_at))
+            else:
+                ran.append(run_job(runtime, bars, cache, created_at, memory))
             if ran[-1].processing_ms > LARGER_AFTER_MS:
                 memory.forget()
         enter(0, 0)
@@ -306,6 +333,16 @@ def skip(created_at: float) -> Ran:
     """
     error = BreakerOpenError("not executed: the strategy's breaker opened while the job was on its way")
     return Ran(OutcomeStatus.SKIPPED, max(0.0, (time.time() - created_at) * 1000), 0.0, error=error)
+
+
+def cancel(created_at: float) -> Ran:
+    """Return the end of a job that an operator took back.
+
+    Args:
+        created_at: when its dispatch was written, epoch seconds.
+    """
+    error = Cancelled("taken back by an operator")
+    return Ran(OutcomeStatus.CANCELLED, max(0.0, (time.time() - created_at) * 1000), 0.0, error=error)
 
 
 def run_job(runtime: Runtime, bars: Bars, cache: IndicatorCache, created_at: float, memory: MemoryLimit) -> Ran:
@@ -379,6 +416,7 @@ def _attempt(chunk: Chunk, key: JobKey, ran: Ran) -> Attempt:
         error_class=_class_name(ran.error) or "",
         error=_text(ran.error) or "",
         processing_ms=ran.processing_ms,
+        queued_ms=ran.queued_ms,
     )
 
 

@@ -17,13 +17,15 @@ from app.settings import Settings
 from app.storage.engine import build_engine
 from app.strategies.registry import Registry
 from app.telemetry import enter
+from workers.events import JobEvents
 from workers.execution import Executor
-from workers.heartbeat import Present
 from workers.runtime import memory
 from workers.runtime.limits import clock
 from workers.runtime.store import SlotStore
 from workers.runtime.strategies import RuntimeCache
 from workers.runtime.windows import WindowCache
+from workers.sending import EventSender
+from workers.shared import Shared
 
 #: Strategy instances a slot keeps; far above what one fleet runs, so that it only bounds a leak.
 MOST_STRATEGIES = 2000
@@ -45,9 +47,13 @@ class Slot:
     store: SlotStore
     engine: Engine
     publisher: Publisher
+    events: JobEvents | None
+    """None: nobody is told of single jobs."""
 
     def close(self) -> None:
         """Give everything back; at the exit of the process."""
+        if self.events is not None:
+            self.events.close()
         self.store.close()
         self.publisher.close()
         self.engine.dispose()
@@ -63,15 +69,15 @@ def _both(note: Callable[[int, int], None], tell: Callable[[int], None]) -> Call
     return noted
 
 
-def open_slot(app: Celery, settings: Settings, present: Present) -> Slot:
+def open_slot(app: Celery, settings: Settings, shared: Shared) -> Slot:
     """Build what one pool process needs; connections open with their first use.
 
     Args:
         app: the application.
         settings: of this node.
-        present: shared with the main process.
+        shared: with the main process.
     """
-    present.open(getattr(current_process(), "index", 0), os.getpid())
+    shared.open(getattr(current_process(), "index", 0), os.getpid())
     name = f"{socket.gethostname()}:{os.getpid()}"
     clock.install()
     memory.use_one_arena()
@@ -82,6 +88,7 @@ def open_slot(app: Celery, settings: Settings, present: Present) -> Slot:
     engine = build_engine(settings.database_dsn, name=f"candlefleet slot {name}", pool_size=1)
     store = SlotStore(engine, settings.rules, settings.worker.hard_grace_s * SHARE_OF_GRACE)
     publisher = Publisher(app, settings.dispatch.room)
+    events = _open_events(app, settings, shared) if settings.metrics else None
     executor = Executor(
         windows=WindowCache(store.load_rows, length=settings.worker.window, most_series=settings.worker.cached_series),
         runtimes=RuntimeCache(store.load_revisions, Registry(settings.strategies.modules), MOST_STRATEGIES),
@@ -92,7 +99,21 @@ def open_slot(app: Celery, settings: Settings, present: Present) -> Slot:
         worker=name,
         load_stopped=store.load_stopped,
         load_tried=store.load_tried,
-        enter=_both(present.enter, enter),
-        suspects=present.suspects,
+        enter=_both(shared.present.enter, enter),
+        suspects=shared.present.suspects,
+        is_revoked=shared.revoked.has,
+        begin=events.begin if events else _tell_nobody,
+        tell=events.land if events else _tell_nobody,
     )
-    return Slot(name, executor, store, engine, publisher)
+    return Slot(name, executor, store, engine, publisher, events)
+
+
+def _tell_nobody(*_: object) -> None:
+    pass
+
+
+def _open_events(app: Celery, settings: Settings, shared: Shared) -> JobEvents:
+    sender = EventSender(app)
+    events = JobEvents(sender.send, sender.close, settings.events, shared.tally, shared.present.running)
+    events.start()
+    return events

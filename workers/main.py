@@ -19,19 +19,20 @@ from celery.signals import (
     worker_shutting_down,
 )
 
-from app.broker import create_celery, queue_weights
+from app.broker import CONTROL_QUEUE, Publisher, create_celery, queue_weights
 from app.deployment import Deployment
 from app.domain.costs import Room
 from app.processes import die_with_parent
 from app.settings import Settings, load_settings
 from app.telemetry import configure_logging
 from workers import pool
-from workers.heartbeat import Heartbeat, Present, Tally
+from workers.heartbeat import Heartbeat
 from workers.letters import build_consumer
 from workers.lifecycle import Slot, open_slot
 from workers.reconnect import patient, quieten
-from workers.requests import NoticeDeaths, UrgentPublisher, build_request
+from workers.requests import NoticeDeaths, Surroundings, build_request, hear_revocations
 from workers.runtime.memory import say_if_memory_is_free
+from workers.shared import Shared
 from workers.shutdown import Shutdown, install
 from workers.tasks import register
 
@@ -42,19 +43,20 @@ class Node:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.app = create_celery(settings)
-        self.tally = Tally()
-        self.present = Present()
+        self.shared = Shared()
         self._slot: Slot | None = None
         self._heartbeat: Heartbeat | None = None
-        self._publisher = UrgentPublisher(self.app, Room(1))
+        # the jobs of a dead slot have waited for their turn once already
+        self._publisher = Publisher(self.app, Room(1), queue=CONTROL_QUEUE)
         self._shutdown = Shutdown(settings.worker.shutdown_s)
-        request = build_request(
-            lambda: self._publisher,
-            lambda: self._shutdown.is_handing_back,
-            self.present,
-            settings.worker.hard_grace_s,
+        around = Surroundings(
+            publisher=lambda: self._publisher,
+            is_handing_back=lambda: self._shutdown.is_handing_back,
+            present=self.shared.present,
+            hard_grace_s=settings.worker.hard_grace_s,
         )
-        register(self.app, self.slot, self.tally, request)
+        register(self.app, self.slot, self.shared.tally, build_request(around))
+        hear_revocations(self.shared.revoked)
         self.app.steps["worker"].add(NoticeDeaths)
         install(self.app)
         pool.install(self.app, queue_weights(settings))
@@ -63,14 +65,14 @@ class Node:
     def slot(self) -> Slot:
         """Return what this process owns; built with the first call, which the pool makes after the fork."""
         if self._slot is None:
-            self._slot = open_slot(self.app, self.settings, self.present)
+            self._slot = open_slot(self.app, self.settings, self.shared)
         return self._slot
 
     def open_slot(self, **_: Any) -> None:
         """A pool process starts."""
         die_with_parent(signal.SIGKILL)
         self._keep_logging()
-        self._slot = open_slot(self.app, self.settings, self.present)
+        self._slot = open_slot(self.app, self.settings, self.shared)
 
     def close_slot(self, **_: Any) -> None:
         """A pool process ends."""
@@ -85,7 +87,7 @@ class Node:
             node=sender.hostname,
             queues=[queue.name for queue in sender.task_consumer.queues],
             slots=lambda: sender.pool.num_processes,
-            tally=self.tally,
+            tally=self.shared.tally,
             every_s=self.settings.worker.heartbeat_s,
         )
         self._heartbeat.start()

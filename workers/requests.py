@@ -1,12 +1,18 @@
-"""What happens when a slot dies or is killed: its chunk is split, and a job that dies alone is buried.
+"""What the main process does with a message beside handing it to a slot.
+
+When the slot dies or is killed its chunk is split, and a job that dies alone is buried. Jobs that an operator takes
+back are noted where slots see them.
 
 This runs in the main process of a node, which has no database: it sends messages, and a slot does the rest.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import structlog
 from billiard.exceptions import TimeLimitExceeded, WorkerLostError
@@ -14,10 +20,10 @@ from celery import bootsteps
 from celery.worker import state
 from celery.worker.request import Request
 
-from app.broker import BURY_TASK, CONTROL_QUEUE, EXECUTE_TASK, Envelope, Publisher, envelope
-from app.domain.jobs import Bundle, Chunk, OutcomeStatus
+from app.broker import BURY_TASK, EXECUTE_TASK, Envelope, Publisher, envelope
+from app.domain.jobs import Bundle, Chunk, OutcomeStatus, read_job_id
 from app.errors import BrokerUnavailableError, MessageError
-from workers.heartbeat import Present, Running
+from workers.shared import Present, Revoked, Running
 
 log = structlog.get_logger()
 
@@ -34,6 +40,9 @@ SUSPECT_WAITS_S = 1.0
 #: somebody killed the slot. After these the strategy is blamed, so that nothing is sent for ever.
 MOST_BLAMELESS = 3
 
+#: What the main process adds to a message's headers for the slot: when it took it, epoch seconds.
+RECEIVED_AT = "received_at"
+
 
 class NoticeDeaths(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery ships no types
     """Has the main process of a node look for dead slots often."""
@@ -45,74 +54,144 @@ class NoticeDeaths(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery shi
         hub.call_repeatedly(LOOK_FOR_DEAD_EVERY_S, worker.pool.maintain_pool)
 
 
-class UrgentPublisher(Publisher):
-    """Sends everything on the control queue: the jobs of a dead slot have waited for their turn once already."""
+def hear_revocations(revoked: Revoked) -> None:
+    """Have the jobs noted that Celery is told to revoke, in the main process.
 
-    def _put(self, *what: Any, queue: str, **options: Any) -> None:
-        del queue
-        super()._put(*what, queue=CONTROL_QUEUE, **options)
+    Celery keeps all it was told in one set, whoever told it: a control command, another node at the start, a file.
+    """
+    known = state.revoked
+    add = known.add
+
+    def add_and_note(task_id: Any, now: float | None = None) -> None:
+        is_news = task_id not in known
+        add(task_id, now)
+        job = read_job_id(task_id) if is_news and isinstance(task_id, str) else None
+        if job is not None:
+            revoked.add(*job)
+
+    known.add = add_and_note
 
 
-def build_request(
-    publisher: Callable[[], Publisher],
-    is_handing_back: Callable[[], bool],
-    present: Present,
-    hard_grace_s: float,
-) -> type[Request]:
-    """Build the Request class of this node.
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a request of this node needs beside its message."""
+
+    publisher: Callable[[], Publisher]
+    """Returns the main process's own publisher."""
+    is_handing_back: Callable[[], bool]
+    """Tells whether slots die because the node is ending."""
+    present: Present
+    """Tells what a slot ran when it died, and takes note of whom that makes suspect."""
+    hard_grace_s: float
+    """Seconds a job may run past its soft limit."""
+
+
+class ChunkRequest(Request):  # type: ignore[misc]  # Celery ships no types
+    """A delivered message: does what is left to do when its slot dies, then what Celery does."""
+
+    around: ClassVar[Surroundings]
+    _is_dealt_with = False
+    _terminate_on_ack: tuple[Any, Any] | None = None
+
+    def __init__(self, message: Any, **options: Any) -> None:
+        super().__init__(message, **options)
+        self._request_dict[RECEIVED_AT] = time.time()
+
+    def revoked(self) -> bool:
+        """Tell whether the message is to be dropped unread: never because of an id or its age.
+
+        Its slot knows which of its jobs are taken back or out of date, and records them as such.
+        """
+        return bool(self._already_revoked if self.type == EXECUTE_TASK else super().revoked())
+
+    def terminate(self, pool: Any, signal: Any = None) -> None:
+        """End the slot that runs a job alone, and have the job recorded as cancelled."""
+        if self.type == EXECUTE_TASK and self.time_start is None:
+            self._terminate_on_ack = (pool, signal)
+            return
+        if self.type != EXECUTE_TASK:
+            super().terminate(pool, signal)
+            return
+        # any other signal is an exception in the job's code, and the end of the job would be its failure
+        super().terminate(pool, "SIGKILL")
+        with self._refusals("slot ended over what is not a chunk"):
+            cancel(self.around.publisher(), self.args)
+
+    def on_accepted(self, pid: int, time_accepted: float) -> Any:
+        """Note that a slot has taken it; a slot that was to be ended for it, and will not run it, is spared."""
+        if self._terminate_on_ack is not None and self.around.present.of(pid) is None:
+            self._terminate_on_ack = None
+        return super().on_accepted(pid, time_accepted)
+
+    def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
+        """Deal with the jobs of a slot that died."""
+        error = getattr(exc_info.exception, "exc", exc_info.exception)
+        if not isinstance(error, WorkerLostError | TimeLimitExceeded | SystemExit):
+            return super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
+        if self._is_handed_back():
+            # not acknowledged: closing the channel puts the message back to the front of its queue
+            return state.task_ready(self)
+        self._deal_with(error)
+        # without an exception in it Celery acknowledges and says the rest without a traceback of its own insides
+        return super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=True)
+
+    def on_timeout(self, soft: bool, timeout: float) -> Any:
+        """Deal with the jobs of a slot that is killed for running past its hard limit."""
+        if soft:
+            return super().on_timeout(soft, timeout)
+        if self._is_handed_back():
+            return state.task_ready(self)
+        self._deal_with(TimeLimitExceeded(timeout))
+        return super().on_timeout(soft, timeout)
+
+    def _is_handed_back(self) -> bool:
+        # a node that shuts down or lost its broker gives the message back as it is
+        is_ours = self._already_cancelled or self._already_revoked
+        return bool(is_ours or state.should_terminate or self.around.is_handing_back())
+
+    def _deal_with(self, error: BaseException) -> None:
+        # Celery tells of a hard limit twice, by failure and by time-out; its `name` is what a log line shows
+        if self._is_dealt_with or self.type != EXECUTE_TASK:
+            return
+        self._is_dealt_with = True
+        around = self.around
+        with self._refusals("slot died over what is not a chunk"):
+            ran = around.present.of(self.worker_pid)
+            if ran is not None:
+                around.present.suspect(ran.strategy_id)
+            hard_limit_s = self.time_limits[0] or around.hard_grace_s
+            deal_with(around.publisher(), self.args, error, hard_limit_s, ran, around.hard_grace_s)
+
+    @contextmanager
+    def _refusals(self, event: str) -> Iterator[None]:
+        try:
+            yield
+        except MessageError as refused:
+            log.error(event, reason=str(refused))
+        except BrokerUnavailableError as away:
+            # nothing is lost: the ledger knows what is missing, and maintenance sends it again
+            log.error("slot died and its jobs could not be sent again", task=self.id, reason=str(away))
+
+
+def build_request(around: Surroundings) -> type[ChunkRequest]:
+    """Build the Request class of this node."""
+    return type("ChunkRequest", (ChunkRequest,), {"around": around})
+
+
+def cancel(publisher: Publisher, arguments: Any) -> None:
+    """Have a job recorded as cancelled whose slot an operator ended; of a chunk nothing, its jobs are sent again.
 
     Args:
-        publisher: returns the main process's own publisher.
-        is_handing_back: tells whether slots die because the node is ending.
-        present: tells what a slot ran when it died, and takes note of whom that makes suspect.
-        hard_grace_s: seconds a job may run past its soft limit.
+        publisher: of this process.
+        arguments: of the task.
+
+    Raises:
+        MessageError: the task's argument is not a chunk.
+        BrokerUnavailableError: Redis is away.
     """
-
-    class ChunkRequest(Request):  # type: ignore[misc]  # Celery ships no types
-        """A delivered message: does what is left to do when its slot dies, then what Celery does."""
-
-        _is_dealt_with = False
-
-        def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
-            error = getattr(exc_info.exception, "exc", exc_info.exception)
-            if not isinstance(error, WorkerLostError | TimeLimitExceeded | SystemExit):
-                return super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
-            if self._is_handed_back():
-                # not acknowledged: closing the channel puts the message back to the front of its queue
-                return state.task_ready(self)
-            self._deal_with(error)
-            # without an exception in it Celery acknowledges and says the rest without a traceback of its own insides
-            return super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=True)
-
-        def on_timeout(self, soft: bool, timeout: float) -> Any:
-            if soft:
-                return super().on_timeout(soft, timeout)
-            if self._is_handed_back():
-                return state.task_ready(self)
-            self._deal_with(TimeLimitExceeded(timeout))
-            return super().on_timeout(soft, timeout)
-
-        def _is_handed_back(self) -> bool:
-            # a node that shuts down or lost its broker gives the message back as it is
-            return bool(self._already_cancelled or self._already_revoked or state.should_terminate or is_handing_back())
-
-        def _deal_with(self, error: BaseException) -> None:
-            # Celery tells of a hard limit twice, by failure and by time-out; its `name` is what Flower shows
-            if self._is_dealt_with or self.type != EXECUTE_TASK:
-                return
-            self._is_dealt_with = True
-            try:
-                ran = present.of(self.worker_pid)
-                if ran is not None:
-                    present.suspect(ran.strategy_id)
-                deal_with(publisher(), self.args, error, self.time_limits[0] or hard_grace_s, ran, hard_grace_s)
-            except MessageError as refused:
-                log.error("slot died over what is not a chunk", reason=str(refused))
-            except BrokerUnavailableError as away:
-                # nothing is lost: the ledger knows what is missing, and maintenance sends it again
-                log.error("slot died and its jobs could not be sent again", task=self.id, reason=str(away))
-
-    return ChunkRequest
+    bundle = Bundle.from_wire(arguments[0] if arguments else None)
+    if bundle.jobs == 1:
+        _bury(publisher, bundle.chunks[0], OutcomeStatus.CANCELLED, "ended by an operator")
 
 
 def deal_with(
@@ -149,7 +228,11 @@ def deal_with(
         again = first.model_copy(update={"attempt": first.attempt + 1})
         publisher.publish([envelope(again, names="sent again", label=None, hard_limit_s=hard_limit_s, alone=True)])
     else:
-        _bury(publisher, first, error, hard_limit_s)
+        is_timeout = isinstance(error, TimeLimitExceeded)
+        text = f"ran past the hard limit of {hard_limit_s:g} s" if is_timeout else str(error)
+        strategy, attempt = first.jobs[0].strategy_id, first.attempt
+        log.warning("slot died over one job", strategy=strategy, attempt=attempt, reason=text, **known)
+        _bury(publisher, first, OutcomeStatus.TIMED_OUT if is_timeout else OutcomeStatus.CRASHED, text)
 
 
 def _split(chunk: Chunk, hard_limit_s: float, ran: Running | None, hard_grace_s: float) -> list[Envelope]:
@@ -167,12 +250,7 @@ def _split(chunk: Chunk, hard_limit_s: float, ran: Running | None, hard_grace_s:
     return envelopes
 
 
-def _bury(publisher: Publisher, chunk: Chunk, error: BaseException, hard_limit_s: float) -> None:
-    is_timeout = isinstance(error, TimeLimitExceeded)
-    status = OutcomeStatus.TIMED_OUT if is_timeout else OutcomeStatus.CRASHED
-    text = f"ran past the hard limit of {hard_limit_s:g} s" if is_timeout else str(error)
-    strategy, known = chunk.jobs[0].strategy_id, {"dispatch": chunk.dispatch_id, "correlation": chunk.correlation_id}
-    log.warning("slot died over one job", strategy=strategy, attempt=chunk.attempt, reason=text, **known)
+def _bury(publisher: Publisher, chunk: Chunk, status: OutcomeStatus, text: str) -> None:
     body = {"message": Bundle(chunks=(chunk,)).to_wire(), "status": status.value, "error": text}
     task_id = f"bury.{chunk.task_id}.{chunk.attempt}"
     publisher.send_control(BURY_TASK, body, task_id=task_id, correlation_id=chunk.correlation_id)

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import TypeVar
 
 import structlog
-from celery import Celery
+from celery import Celery, Task
+from celery.app.task import Context
 from celery.exceptions import Reject
 from celery.worker.request import Request
 from psycopg import DataError as DriverDataError
@@ -19,14 +24,19 @@ from app.domain.jobs import Bundle, Chunk, OutcomeStatus
 from app.errors import MessageError, TransientError
 from app.telemetry import about_dispatch
 from workers.execution import Landed
-from workers.heartbeat import Tally
 from workers.lifecycle import Slot
+from workers.requests import RECEIVED_AT
+from workers.shared import Tally
+from workers.telling import Delivery
 
 log = structlog.get_logger()
 T = TypeVar("T")
 
 #: Seconds a slot tries by itself before it hands a message back to the queue: below every hard limit.
 PATIENCE_S = 3.0
+
+#: How a job can have ended with its slot.
+BURIED = (OutcomeStatus.CRASHED, OutcomeStatus.TIMED_OUT, OutcomeStatus.CANCELLED)
 
 #: A message asked for something that cannot be, such as an id that no column holds.
 _SENSELESS = (MessageError, DriverDataError, DataError, RecursionError)
@@ -44,25 +54,50 @@ def register(app: Celery, slot: Callable[[], Slot], tally: Tally, request: type[
         request: what the main process makes of a delivered message.
     """
 
-    def execute(*given: object, **named: object) -> None:
-        _count(tally, _settle(slot, given, named, _execute))
+    def execute(task: Task, *given: object, **named: object) -> None:
+        _count(tally, _settle(slot, given, named, partial(_execute, task.request)))
 
-    def bury(*given: object, **named: object) -> None:
-        _count(tally, _settle(slot, given, named, _bury))
+    def bury(task: Task, *given: object, **named: object) -> None:
+        _count(tally, _settle(slot, given, named, partial(_bury, task.request)))
 
-    def keep_dead_letter(*given: object, **named: object) -> None:
+    def keep_dead_letter(_task: Task, *given: object, **named: object) -> None:
         _settle(slot, given, named, _keep_dead_letter)
 
-    def answer_canary(*given: object, **named: object) -> None:
+    def answer_canary(_task: Task, *given: object, **named: object) -> None:
         _settle(slot, given, named, _answer_canary)
 
-    tasks = {EXECUTE_TASK: execute, BURY_TASK: bury, DEAD_LETTER_TASK: keep_dead_letter, CANARY_TASK: answer_canary}
+    tasks: dict[str, Callable[..., None]] = {
+        EXECUTE_TASK: execute,
+        BURY_TASK: bury,
+        DEAD_LETTER_TASK: keep_dead_letter,
+        CANARY_TASK: answer_canary,
+    }
     for name, task in tasks.items():
-        app.task(name=name, Request=request)(task)
+        # Celery's own events would be about messages; those about jobs are sent by `workers.events`
+        app.task(name=name, Request=request, bind=True, send_events=False)(task)
 
 
-def _execute(slot: Slot, body: object) -> list[Landed]:
-    chunks = Bundle.from_wire(body).chunks
+def _execute(request: Context, slot: Slot, body: object) -> list[Landed]:
+    bundle = Bundle.from_wire(body)
+    with _shown(slot, request, bundle.jobs):
+        return _run(slot, bundle.chunks)
+
+
+@contextmanager
+def _shown(slot: Slot, request: Context, jobs: int) -> Iterator[None]:
+    """Have the events of the body's jobs sent, as jobs of one message."""
+    if slot.events is None:
+        yield
+        return
+    received_at = request.get(RECEIVED_AT) or time.time()
+    slot.events.open(Delivery(request.hostname, os.getppid(), received_at, request.eta, jobs))
+    try:
+        yield
+    finally:
+        slot.events.end()
+
+
+def _run(slot: Slot, chunks: Sequence[Chunk]) -> list[Landed]:
     first = chunks[0]
     if len(chunks) == 1:
         with about_dispatch(first.dispatch_id, first.correlation_id):
@@ -76,7 +111,7 @@ def _execute(slot: Slot, body: object) -> list[Landed]:
 
 def _alone(slot: Slot, chunk: Chunk) -> list[Landed]:
     message = Bundle(chunks=(chunk,)).to_wire()
-    return _settle(lambda: slot, (message,), {}, _execute) or []
+    return _settle(lambda: slot, (message,), {}, lambda slot, body: _run(slot, Bundle.from_wire(body).chunks)) or []
 
 
 def _count(tally: Tally, landed: Sequence[Landed] | None) -> None:
@@ -84,11 +119,11 @@ def _count(tally: Tally, landed: Sequence[Landed] | None) -> None:
     tally.add(sum(len(each.outcomes) for each in landed), sum(each.failed for each in landed))
 
 
-def _bury(slot: Slot, body: object) -> list[Landed]:
-    if not isinstance(body, dict) or body.get("status") not in (OutcomeStatus.CRASHED, OutcomeStatus.TIMED_OUT):
+def _bury(request: Context, slot: Slot, body: object) -> list[Landed]:
+    if not isinstance(body, dict) or body.get("status") not in BURIED:
         raise MessageError("expected a chunk, a status and an error to bury")
     (chunk,) = Bundle.from_wire(body.get("message")).chunks
-    with about_dispatch(chunk.dispatch_id, chunk.correlation_id):
+    with about_dispatch(chunk.dispatch_id, chunk.correlation_id), _shown(slot, request, jobs=1):
         return slot.executor.bury(chunk, OutcomeStatus(body["status"]), str(body.get("error")))
 
 

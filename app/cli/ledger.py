@@ -120,6 +120,8 @@ def _print_status(figures: dict[str, Any]) -> None:
     if figures["nodes"]:
         columns = ("node", "is_alive", "slots", "busy", "processed", "errors", "seen_at")
         out.print(build_table(figures["nodes"], columns))
+        sent, sampled, dropped = (figures["events"][what] for what in ("sent", "sampled", "dropped"))
+        out.print(f"events    {sent:,} sent, {sampled:,} sampled out, {dropped:,} dropped")
     else:
         out.print("No worker has reported: start one with 'candlefleet worker'.")
 

@@ -7,6 +7,7 @@ anything twice is safe.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -21,6 +22,8 @@ from app.errors import MessageError
 
 #: Version of the message body. A worker refuses a version it does not know.
 WIRE_VERSION = 1
+
+_JOB_ID = re.compile(r"(\d{1,18})\.(\d{1,9})", re.ASCII)
 
 #: Most jobs in one message; a message with more is not ours.
 MOST_JOBS = 256
@@ -107,6 +110,12 @@ class Dispatch(Value):
 def job_id(dispatch_id: int, strategy_id: int) -> str:
     """Build the id of a job: the same on every redelivery, readable in Flower and logs."""
     return f"{dispatch_id}.{strategy_id}"
+
+
+def read_job_id(text: str) -> tuple[int, int] | None:
+    """Return the dispatch and the strategy that a job's id names; None when it is no such id."""
+    match = _JOB_ID.fullmatch(text)
+    return None if match is None else (int(match[1]), int(match[2]))
 
 
 class Chunk(Value):

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, select
 
 from app.domain.decisions import DecisionRules
 from app.domain.jobs import JobKey, OutcomeStatus, job_id
 from app.storage.landing import land_ends
-from app.storage.schema import dispatches, nodes, outcomes, strategies
+from app.storage.schema import dispatches, outcomes, strategies
 
 #: Largest id that a bigint holds: a message or a person may name any number.
 LAST_ID = 2**63 - 1
@@ -82,14 +82,6 @@ def describe(connection: Connection, ends: Mapping[int, Sequence[tuple[int, str,
         for dispatch_id, of_one in ends.items()
         for number, status, is_news in of_one
     ]
-
-
-def load_held(connection: Connection, dispatch_ids: Collection[int]) -> list[str]:
-    """Load the ids of the messages of some dispatches that nodes said they hold."""
-    held = select(func.unnest(nodes.c.held).label("task")).subquery()
-    ids = connection.execute(select(held.c.task).distinct()).scalars()
-    wanted = {str(dispatch_id) for dispatch_id in dispatch_ids}
-    return sorted(task for task in ids if task.partition(".")[0] in wanted)
 
 
 def _load_statuses(connection: Connection, dispatch_id: int, jobs: Sequence[JobKey]) -> dict[int, str]:

@@ -115,6 +115,8 @@ class Attempt:
     error_class: str
     error: str
     processing_ms: float
+    queued_ms: float = 0.0
+    """From the dispatch until it began; not stored."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,12 @@ class NodeBeat(Value):
     """Jobs executed to their end since the node started; one that was delivered twice counts twice."""
     errors: int
     """Of these, jobs that did not succeed."""
+    events_sent: int = 0
+    """Events of jobs that its slots sent."""
+    events_sampled: int = 0
+    """Events of successes that were left out, because there were more than the rate allows."""
+    events_dropped: int = 0
+    """Events that were lost: a slot's buffer was full or Redis away."""
     rss_bytes: int
     """Resident memory of the node: its main process and all its slots."""
     held: tuple[str, ...] = ()

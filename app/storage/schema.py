@@ -281,6 +281,9 @@ nodes = Table(
     Column("overdue", ARRAY(Text), nullable=False, server_default=text("'{}'")),
     _moment("canary_sent_at", nullable=True),
     _moment("canary_seen_at", nullable=True),
+    _counter("events_sent", BigInteger()),
+    _counter("events_sampled", BigInteger()),
+    _counter("events_dropped", BigInteger()),
 )
 
 #: Producers that live, and what they hold: written about once a second, removed at their end.

@@ -27,6 +27,24 @@ class Sleeps(Strategy):
         return Signal(action=1)
 
 
+class Waits(Strategy):
+    """Says that it has begun, and goes on when it may."""
+
+    class Params(Strategy.Params):
+        """Which file says that it has begun, and which that it may go on."""
+
+        begun: str
+        go: str
+
+    params: Params
+
+    def on_candle(self, context: Context) -> Signal:
+        Path(self.params.begun).touch()
+        while not Path(self.params.go).exists():
+            time.sleep(0.01)
+        return Signal(action=1)
+
+
 class Loud(Strategy):
     """Says something through the standard library, then fails."""
 

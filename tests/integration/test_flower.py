@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -14,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -21,7 +23,9 @@ import pytest
 from app.errors import ConfigurationError
 from app.flower import keep_password
 from app.settings import Settings
-from tests.building import REPOSITORY
+from tests.acceptance.scene import Row, Scene
+from tests.building import REPOSITORY, definition, walk
+from tests.cluster import WorkerNode, WorkerProcess
 from tests.waiting import wait_until
 
 PASSWORD = "made-up-for-this-test"
@@ -37,14 +41,21 @@ class Page:
 
     def status(self, path: str, password: str | None = None) -> int:
         """Return what it answers to a GET; 0 when it does not listen yet."""
+        return self.ask(path, password)[0]
+
+    def ask(self, path: str, password: str | None = None, method: str = "GET") -> tuple[int, Any]:
+        """Return the status and the JSON of an answer; 0 when it does not listen yet, None when it is no JSON."""
         credentials = b64encode(f"operator:{password}".encode()).decode()
         headers = {} if password is None else {"Authorization": f"Basic {credentials}"}
         connection = HTTPConnection("127.0.0.1", self.port, timeout=10)
         try:
-            connection.request("GET", path, headers=headers)
-            return connection.getresponse().status
+            connection.request(method, path, headers=headers)
+            response = connection.getresponse()
+            body = response.read()
+            is_json = "json" in (response.getheader("Content-Type") or "")
+            return response.status, json.loads(body) if is_json else None
         except ConnectionRefusedError:
-            return 0
+            return 0, None
         finally:
             connection.close()
 
@@ -150,3 +161,71 @@ def test_a_port_that_is_taken_is_said_in_one_line(settings: Settings, tmp_path: 
     assert done.returncode == 2
     assert f"Flower cannot listen on 127.0.0.1:{port}" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.fixture
+def node(settings: Settings, tmp_path: Path) -> Iterator[WorkerNode]:
+    node = WorkerNode(WorkerProcess("shown", settings, tmp_path / "worker.log"))
+    try:
+        node.process.ready()
+        yield node
+    finally:
+        node.teardown()
+
+
+def await_workers(page: Page, node: WorkerNode) -> None:
+    """Wait until the page hears the node: what is told before is lost to it."""
+    wait_until(lambda: counters(page, node), "Flower hears the node's heartbeat")
+
+
+def counters(page: Page, node: WorkerNode) -> dict[str, Any]:
+    """Return Flower's counters of a node, by the columns of its list of workers."""
+    _, answer = page.ask("/workers?json=1", PASSWORD)
+    return next((each for each in answer["data"] if each["hostname"] == node.hostname()), {})
+
+
+def tasks(page: Page) -> dict[str, Any]:
+    """Return what Flower's API says of all tasks, by id."""
+    status, answer = page.ask("/api/tasks", PASSWORD)
+    assert status == 200
+    return dict(answer)
+
+
+def id_of(row: Row) -> str:
+    return f"{row['dispatch_id']}.{row['strategy_id']}"
+
+
+def test_every_job_is_a_task_of_its_strategy_and_node(settings: Settings, page: Page, node: WorkerNode) -> None:
+    await_workers(page, node)
+    with Scene(settings) as scene:
+        scene.register(definition("ema"), definition("bad", "tests.quant.misbehaving:Garbage"))
+        scene.play(walk("BTC-USD", 5))
+        rows = scene.outcomes("BTC-USD")
+    ended = ["FAILURE"] * 5 + ["SUCCESS"] * 5
+    wait_until(lambda: sorted(task["state"] for task in tasks(page).values()) == ended, "all are shown as ended")
+    shown = tasks(page)
+    for row in rows:
+        task = shown[id_of(row)]
+        is_good = row["status"] == "succeeded"
+        assert (task["name"], task["state"]) == (row["name"], "SUCCESS" if is_good else "FAILURE")
+        assert task["args"] == f"BTC-USD 1h {row['open_time']:%Y-%m-%dT%H:%MZ}"
+        assert task["kwargs"].startswith("chunk of 2" if is_good else "alone")  # retries travel alone
+        assert task["runtime"] == pytest.approx(row["processing_ms"] / 1000, rel=1e-4)
+        assert task["worker"] == node.hostname()
+        assert task["exception"] is None or task["exception"].startswith("InvalidSignalError: ")
+    retried = sum(row["attempt"] for row in rows)
+    seen = counters(page, node)
+    assert (seen["task-received"], seen["task-failed"], seen["task-succeeded"]) == (10 + retried, 5, 5)
+    assert seen["status"] is True
+
+
+def test_what_flower_revokes_is_cancelled(settings: Settings, page: Page, node: WorkerNode) -> None:
+    await_workers(page, node)
+    with Scene(settings) as scene:
+        scene.register(definition("kept"), definition("taken-back"))
+        wait_until(lambda: page.ask("/api/task/revoke/1.2", PASSWORD, "POST")[0] == 200, "Flower tells the node")
+        node.wait_for_log("Tasks flagged as revoked")
+        scene.play(walk("BTC-USD", 2))
+        statuses = {id_of(row): row["status"] for row in scene.outcomes("BTC-USD")}
+    assert statuses == {"1.1": "succeeded", "1.2": "cancelled", "2.1": "succeeded", "2.2": "succeeded"}
+    wait_until(lambda: tasks(page).get("1.2", {}).get("state") == "REVOKED", "Flower shows it as revoked")

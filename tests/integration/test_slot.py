@@ -17,8 +17,8 @@ from app.storage.engine import open_engine
 from tests.building import candle, definition, register, walk
 from tests.conftest import Deploy
 from tests.integration.ledger import build_dispatcher, rows
-from workers.heartbeat import Present
 from workers.lifecycle import Slot, open_slot
+from workers.shared import Shared
 
 #: The soft limit of a job and pytest-timeout's own would use the same timer.
 pytestmark = pytest.mark.timeout(60, method="thread")
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.timeout(60, method="thread")
 @pytest.fixture
 def slot(settings: Settings) -> Iterator[Slot]:
     before = signal.getsignal(signal.SIGALRM)
-    slot = open_slot(create_celery(settings), settings, Present())
+    slot = open_slot(create_celery(settings), settings, Shared())
     yield slot
     slot.close()
     signal.signal(signal.SIGALRM, before)
@@ -91,7 +91,7 @@ def test_bundle_gives_the_answers_that_its_chunks_give_alone(
         FROM outcomes ORDER BY 1, 2
     """
     with deploy() as other, open_engine(other.database_dsn, name="tests") as apart:
-        alone = open_slot(create_celery(other), other, Present())
+        alone = open_slot(create_celery(other), other, Shared())
         for chunk in dispatched(apart, *strategies):
             alone.executor.execute([chunk])
         alone.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from contextlib import suppress
@@ -51,6 +52,14 @@ class Stubborn(Strategy):
         while True:
             with suppress(Exception):
                 time.sleep(60)
+
+
+class Dies(Strategy):
+    """Takes its process down."""
+
+    def on_candle(self, context: Context) -> Signal:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return Signal(action=1)
 
 
 class Greedy(Strategy):

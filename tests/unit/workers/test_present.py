@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from workers.heartbeat import Present, Running
+from workers.shared import Present, Running
 
 
 def test_a_slot_that_takes_the_number_of_another_is_not_taken_for_it():
