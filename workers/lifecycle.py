@@ -85,7 +85,7 @@ def open_slot(app: Celery, settings: Settings, shared: Shared) -> Slot:
     if memory.ENFORCES_MEMORY:
         # billiard asks for the most a slot ever had: one job that took much and gave it back would end its slot
         billiard.pool.mem_rss = memory.resident_kib
-    engine = build_engine(settings.database_dsn, name=f"candlefleet slot {name}", pool_size=1)
+    engine = build_engine(settings.database_dsn, name=f"candlefleet slot {name}", pool_size=1, by_key=True)
     store = SlotStore(engine, settings.rules, settings.worker.hard_grace_s * SHARE_OF_GRACE)
     publisher = Publisher(app, settings.dispatch.room)
     events = _open_events(app, settings, shared) if settings.metrics else None

@@ -113,6 +113,11 @@ class Dispatcher:
         ids = tuple(dispatch.id for dispatch, _ in ready)
         return Written(len(recorded), ids, tuple(envelopes), self._planner.slots)
 
+    @property
+    def is_learning(self) -> bool:
+        """Whether some strategy that is asked is new, and was not for long."""
+        return self._knowledge.is_learning
+
     def throttled(self) -> dict[str, str]:
         """Return the strategies that are throttled, by name, and why."""
         held, active = self._planner.throttled, list(self._subscriptions.active)

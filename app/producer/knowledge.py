@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -22,6 +23,10 @@ LOOK_EVERY_S, FIRST_LOOKS_EVERY_S = 2.0, 0.1
 MOST_LEARNED_FROM = 64
 
 
+#: Seconds for which new strategies are waited for: one whose jobs never end stays new.
+LEARNS_FOR_S = 10.0
+
+
 class Knowledge:
     """Keeps a planner up to date.
 
@@ -35,11 +40,18 @@ class Knowledge:
         self._silence = silence
         self._looked_at: float | None = None
         self._every_s = FIRST_LOOKS_EVERY_S
+        self._learns_until = math.inf
         self._seen: deque[int] = deque(maxlen=2 * MOST_DISPATCHES)
+
+    @property
+    def is_learning(self) -> bool:
+        """Whether some strategy that is asked is new, and was not for long."""
+        return self._planner.has_new and time.monotonic() < self._learns_until
 
     def hurry(self) -> None:
         """Look often again: there may be new strategies."""
         self._every_s = FIRST_LOOKS_EVERY_S
+        self._learns_until = time.monotonic() + LEARNS_FOR_S
 
     def refresh(self, connection: Connection, strategies: Sequence[RegisteredStrategy]) -> bool:
         """Look how jobs went, if it is time to; tell whether it was.

@@ -100,6 +100,8 @@ class Planner:
         self._throttled: dict[int, Throttle] = {}
         self._asked: Counter[int] = Counter()
         self._rates: dict[int, float] = {}
+        self._in_use: set[int] = set()
+        self._has_new = settings.chunking and settings.trusted_after > 0
 
     @property
     def slots(self) -> int:
@@ -107,17 +109,23 @@ class Planner:
         return self._slots
 
     @property
+    def has_new(self) -> bool:
+        """Whether some strategy that is asked is new; when nobody was asked yet, that is assumed."""
+        return self._has_new
+
+    @property
     def throttled(self) -> Mapping[int, Throttle]:
         """What is held against strategies, by id."""
         return self._throttled
 
-    def count(self, strategy_ids: Iterable[int], dispatches: int) -> None:
+    def count(self, strategy_ids: Collection[int], dispatches: int) -> None:
         """Note that so many dispatches asked these strategies."""
         for number in strategy_ids:
             self._asked[number] += dispatches
+        self._in_use.update(strategy_ids)
 
     def learn(
-        self, samples: Iterable[Sample], slots: int, elapsed_s: float, strategies: Iterable[RegisteredStrategy]
+        self, samples: Iterable[Sample], slots: int, elapsed_s: float, strategies: Sequence[RegisteredStrategy]
     ) -> None:
         """Take over what was seen.
 
@@ -134,6 +142,9 @@ class Planner:
             known = self._rates.get(number, 0.0)
             self._rates[number] = known + share * (self._asked[number] / elapsed_s - known)
         self._asked.clear()
+        asked = [each for each in strategies if each.id in self._in_use]
+        if asked:
+            self._has_new = self._settings.chunking and any(map(self._is_new, asked))
         judged = {each.id: self._judge(each) for each in strategies}
         self._throttled = {number: throttle for number, throttle in judged.items() if throttle is not None}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from queue import Empty, Full, Queue
 from threading import Event, Thread
@@ -81,8 +81,8 @@ class Reader:
         return False
 
 
-def in_batches(batches: Iterable[list[Candle]], most: int, *, join: bool) -> Iterator[list[Candle]]:
-    """Split a feed's batches, and join them if asked to, into batches of at most `most` candles, in order.
+def in_batches(batches: Iterable[list[Candle]], most: Callable[[], int], *, join: bool) -> Iterator[list[Candle]]:
+    """Split a feed's batches, and join them if asked to, into batches of at most `most()` candles, in order.
 
     No (symbol, timeframe, open_time) comes twice in one batch, so that a correction follows what it corrects.
     """
@@ -91,7 +91,7 @@ def in_batches(batches: Iterable[list[Candle]], most: int, *, join: bool) -> Ite
     for candles in batches:
         for candle in candles:
             key = (candle.symbol, candle.timeframe.value, candle.open_time)
-            if len(batch) >= most or key in seen:
+            if len(batch) >= most() or key in seen:
                 yield batch
                 batch, seen = [], set()
             batch.append(candle)

@@ -35,6 +35,9 @@ LOOK_EVERY_S = 0.005
 #: Seconds between two looks at whether a stop is asked for, while there is nothing to do.
 IDLE_S = 0.2
 
+#: Most candles written together while strategies are new.
+FIRST_CANDLES = 4
+
 #: Seconds that a producer which was asked to stop waits for room for what it has committed; maintenance sends the rest.
 STOP_GRACE_S = 3.0
 
@@ -99,7 +102,7 @@ class Producer:
         """
         self._started_at = datetime.now(UTC)
         # candles of a feed on the clock must not wait for the next ones
-        batches = in_batches(self._feed.batches(), self._batch_candles, join=self._feed.can_wait)
+        batches = in_batches(self._feed.batches(), self._most_candles, join=self._feed.can_wait)
         with self._presence.shown(self._describe), Reader(batches) as reader:
             try:
                 self._follow(reader, stop, on_progress)
@@ -108,6 +111,10 @@ class Producer:
                 raise
             self._finish(stop)
         return self.report
+
+    def _most_candles(self) -> int:
+        # while strategies are new their jobs travel one by one: the sooner the first ones have ended the better
+        return FIRST_CANDLES if self._dispatcher.is_learning else self._batch_candles
 
     def _follow(self, reader: Reader, stop: Event, on_progress: Callable[[ProducerReport], None]) -> None:
         """Take batch after batch, and publish what fits in between."""

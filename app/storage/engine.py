@@ -19,13 +19,19 @@ CONNECT_TIMEOUT_S = 10
 KEEPALIVE = {"keepalives": 1, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
 
 
-def build_engine(dsn: str, *, name: str, pool_size: int = 5) -> Engine:
+#: For connections that find rows by their keys. A plan is made when a statement is first prepared and kept: of a
+#: deployment's first seconds it would read whole tables, because they were small then.
+BY_KEY = "-c enable_seqscan=off"
+
+
+def build_engine(dsn: str, *, name: str, pool_size: int = 5, by_key: bool = False) -> Engine:
     """Build an engine; nothing connects yet.
 
     Args:
         dsn: SQLAlchemy URL, ``postgresql+psycopg://...``.
         name: shown by Postgres in ``pg_stat_activity.application_name``.
         pool_size: most connections of this process.
+        by_key: whether its statements all find rows by their keys, so that no plan may read a whole table.
 
     Raises:
         ConfigurationError: the URL is not one.
@@ -44,7 +50,7 @@ def build_engine(dsn: str, *, name: str, pool_size: int = 5) -> Engine:
         connect_args={
             "application_name": name,
             "connect_timeout": CONNECT_TIMEOUT_S,
-            "options": "-c timezone=UTC",
+            "options": f"-c timezone=UTC {BY_KEY if by_key else ''}".strip(),
             **KEEPALIVE,
         },
     )

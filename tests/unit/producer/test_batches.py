@@ -24,7 +24,7 @@ fed = st.lists(
 @given(fed, st.integers(1, 10), st.booleans())
 def test_order_is_kept_and_no_candle_comes_twice_in_a_batch(closes, most, join):
     feed = [[candle(*fields) for fields in close] for close in closes]
-    batches = list(in_batches(feed, most, join=join))
+    batches = list(in_batches(feed, lambda: most, join=join))
     assert [c for batch in batches for c in batch] == [c for close in feed for c in close]
     for batch in batches:
         assert 0 < len(batch) <= most
@@ -33,5 +33,5 @@ def test_order_is_kept_and_no_candle_comes_twice_in_a_batch(closes, most, join):
 
 def test_a_paced_feed_is_never_held_back_to_fill_a_batch():
     feed = [[candle("A", 0)], [candle("A", 1)]]
-    assert list(in_batches(feed, 64, join=False)) == feed
-    assert list(in_batches(feed, 64, join=True)) == [[*feed[0], *feed[1]]]
+    assert list(in_batches(feed, lambda: 64, join=False)) == feed
+    assert list(in_batches(feed, lambda: 64, join=True)) == [[*feed[0], *feed[1]]]
