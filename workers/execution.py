@@ -7,23 +7,19 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from itertools import chain
 
 import structlog
 
 from app.broker import Envelope, envelope
 from app.domain.decisions import Decision
-from app.domain.jobs import Chunk, JobKey, Outcome, OutcomeStatus, Signal
-from app.errors import JobExpiredError, JobTimeoutError, PermanentError, SlotDiedError
+from app.domain.jobs import Chunk, JobKey, Outcome, OutcomeStatus
+from app.errors import SlotDiedError
 from app.settings import WorkerSettings
 from app.storage.landing import Attempt, Landing
-from app.strategies.bars import Bars
-from app.strategies.evaluation import evaluate
-from app.strategies.indicators import IndicatorCache
-from workers.runtime.limits import clock
-from workers.runtime.memory import LARGER_AFTER_MS, MemoryLimit
+from workers.running import Enter, IsRevoked, Ran, cancel, expire, is_expired, run_jobs, sort_out, waited_ms
 from workers.runtime.strategies import Runtime, RuntimeCache
 from workers.runtime.windows import WindowCache
 
@@ -36,9 +32,8 @@ FRESH_S = 5.0
 #: Seconds for which a slot believes what it knows of open breakers; a slot that replaces a dead one knows nothing yet.
 STOPPED_FOR_S = 1.0
 
-#: Longest error text kept in a row, characters.
-ERROR_TEXT_LIMIT = 2000
-
+#: Seconds of running after which what ran is recorded before anything else runs: a chunk is planned to take far less.
+LAND_WITHIN_S = 0.05
 
 #: Records chunks in one transaction; returns the decisions of the dispatches that are complete now, by dispatch.
 LandAll = Callable[[Sequence[Landing], str], Mapping[int, Decision]]
@@ -46,30 +41,6 @@ LandAll = Callable[[Sequence[Landing], str], Mapping[int, Decision]]
 #: Notes that the jobs of a chunk run now; and, when they are recorded, what became of them.
 Begin = Callable[[Chunk, Sequence[Runtime]], None]
 Tell = Callable[[Chunk, Sequence[Runtime], Landing], None]
-
-#: Tells whether a job, by dispatch and strategy, was taken back.
-IsRevoked = Callable[[int, int], bool]
-
-#: Notes which strategy's code runs now and its soft limit in milliseconds; 0 for none.
-Enter = Callable[[int, int], None]
-
-
-class BreakerOpenError(PermanentError):
-    """A job whose strategy's breaker is open: trying again gives the same answer."""
-
-
-class Cancelled(PermanentError):  # noqa: N818  # the ledger keeps the name as error class, whoever cancelled the job
-    """A job that an operator took back before it began."""
-
-
-class Ran(NamedTuple):
-    """How one attempt at a job went."""
-
-    status: OutcomeStatus
-    queued_ms: float
-    processing_ms: float
-    signal: Signal | None = None
-    error: BaseException | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +68,7 @@ class Landed:
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """A chunk that ran and is to be recorded."""
+    """A chunk that ran, or a part of one, and is to be recorded."""
 
     chunk: Chunk
     runtimes: Sequence[Runtime]
@@ -113,7 +84,7 @@ class Executor:
         windows: WindowCache,
         runtimes: RuntimeCache,
         land_all: LandAll,
-        load_ended: Callable[[int], frozenset[int]],
+        load_ended: Callable[[Sequence[int]], Mapping[int, frozenset[int]]],
         publish: Callable[[Sequence[Envelope]], None],
         settings: WorkerSettings,
         worker: str,
@@ -148,7 +119,7 @@ class Executor:
         Idempotent: what was recorded already is computed again and changes nothing.
 
         Args:
-            chunks: they land in one transaction.
+            chunks: they land in one transaction, unless running them takes long.
 
         Raises:
             StorageUnavailableError: Postgres is away; nothing is lost, execute the chunks again.
@@ -156,9 +127,16 @@ class Executor:
         """
         jobs = sum(len(chunk.jobs) for chunk in chunks)
         suspects = self._suspects() if jobs > 1 else frozenset()
-        wanted = [each for each in map(self._still_wanted, chunks) if each is not None]
-        safe = [each for each in (self._without(chunk, suspects) for chunk in wanted) if each is not None]
-        return self._record([self._run(chunk) for chunk in safe])
+        safe = (self._without(chunk, suspects) for chunk in self._still_wanted(chunks))
+        landed: list[Landed] = []
+        ran: list[_Work] = []
+        since = time.monotonic()
+        for work in chain.from_iterable(self._run(chunk) for chunk in safe if chunk is not None):
+            ran.append(work)
+            if time.monotonic() - since > LAND_WITHIN_S:  # neighbours of a slow job do not wait for all of it
+                landed += self._record(ran)
+                ran, since = [], time.monotonic()
+        return landed + self._record(ran)
 
     def bury(self, chunk: Chunk, status: OutcomeStatus, text: str) -> list[Landed]:
         """Record an attempt at a job that ended with its slot, and send the job again if it has retries left.
@@ -179,25 +157,23 @@ class Executor:
         ran = [Ran(status, waited_ms(chunk), 0.0, error=SlotDiedError(text))]
         return self._record([_work(chunk, runtimes, ran, crashed=[chunk.jobs[0].strategy_id])])
 
-    def _still_wanted(self, chunk: Chunk) -> Chunk | None:
-        """Return the chunk without the jobs that have ended meanwhile, by an earlier delivery or by an operator."""
-        if chunk.attempt == 0 and waited_ms(chunk) < FRESH_S * 1000:
-            return chunk
-        ended = self._load_ended(chunk.dispatch_id)
-        jobs = tuple(key for key in chunk.jobs if key.strategy_id not in ended)
-        if len(jobs) == len(chunk.jobs):
-            return chunk
-        return chunk.model_copy(update={"jobs": jobs}) if jobs else None
+    def _still_wanted(self, chunks: Sequence[Chunk]) -> Sequence[Chunk]:
+        """Return the chunks without the jobs that have ended meanwhile, by an earlier delivery or by an operator."""
+        old = [chunk.dispatch_id for chunk in chunks if chunk.attempt or waited_ms(chunk) > FRESH_S * 1000]
+        ended = self._load_ended(old) if old else {}
+        if not ended:
+            return chunks
+        left = (_but(chunk, ended.get(chunk.dispatch_id, frozenset())) for chunk in chunks)
+        return [chunk for chunk in left if chunk is not None]
 
     def _without(self, chunk: Chunk, suspects: frozenset[int]) -> Chunk | None:
         """Send jobs that may kill the slot away, each alone; return the rest."""
-        away = [key for key in chunk.jobs if key.strategy_id in suspects]
+        away = [key for key in chunk.jobs if key.strategy_id in suspects] if suspects else ()
         if not away:
             return chunk
         runtimes = self._runtimes.runtimes(away, chunk.catalogue_version)
         self._publish([self._alone(chunk, key, runtime) for key, runtime in zip(away, runtimes, strict=True)])
-        rest = tuple(key for key in chunk.jobs if key.strategy_id not in suspects)
-        return chunk.model_copy(update={"jobs": rest}) if rest else None
+        return _but(chunk, suspects)
 
     def _alone(self, chunk: Chunk, key: JobKey, runtime: Runtime) -> Envelope:
         return envelope(
@@ -235,13 +211,18 @@ class Executor:
             _log(each.chunk, result)
         return landed
 
-    def _run(self, chunk: Chunk) -> _Work:
+    def _run(self, chunk: Chunk) -> Iterator[_Work]:
+        """Run the jobs of a chunk: all at once, or in parts that end with a job that took long."""
         runtimes = self._runtimes.runtimes(chunk.jobs, chunk.catalogue_version)
         if is_expired(chunk, time.time()):
-            return _work(chunk, runtimes, [expire(chunk)] * len(chunk.jobs))
-        self._begin(chunk, runtimes)
-        window, stopped = self._windows.window(chunk), self._stopped_now(chunk)
-        return _work(chunk, runtimes, run_jobs(chunk, runtimes, window, stopped, self._enter, self._is_revoked))
+            yield _work(chunk, runtimes, [expire(chunk)] * len(chunk.jobs))
+            return
+        window, stopped, first = self._windows.window(chunk), self._stopped_now(chunk), 0
+        while first < len(chunk.jobs):
+            self._begin(chunk, runtimes)
+            ran = run_jobs(chunk, runtimes, window, stopped, self._enter, self._is_revoked, first=first)
+            yield _work(chunk, runtimes, ran, first=first)
+            first += len(ran)
 
     def _retry(self, work: _Work) -> Envelope:
         """Build the message that tries the failed jobs of a chunk once more."""
@@ -259,179 +240,19 @@ class Executor:
         )
 
 
-def waited_ms(chunk: Chunk) -> float:
-    """Return milliseconds since the chunk's dispatch, 0 if the clocks disagree."""
-    return max(0.0, (time.time() - chunk.created_at.timestamp()) * 1000)
+def _but(chunk: Chunk, strategy_ids: frozenset[int]) -> Chunk | None:
+    """Return a chunk without the jobs of some strategies; None when nothing is left."""
+    jobs = tuple(key for key in chunk.jobs if key.strategy_id not in strategy_ids)
+    if len(jobs) == len(chunk.jobs):
+        return chunk
+    return chunk.model_copy(update={"jobs": jobs}) if jobs else None
 
 
-def is_expired(chunk: Chunk, now: float) -> bool:
-    """Tell whether a chunk is out of date.
-
-    Args:
-        chunk: what was delivered.
-        now: epoch seconds.
-    """
-    return now > chunk.expires_at.timestamp()
-
-
-def expire(chunk: Chunk) -> Ran:
-    """Return the end of a job that is out of date: it is not executed."""
-    waited = waited_ms(chunk)
-    error = JobExpiredError(
-        f"expected to start by {chunk.expires_at.isoformat()}, was delivered {waited:.0f} ms after dispatch"
-    )
-    return Ran(OutcomeStatus.EXPIRED, waited, 0.0, error=error)
-
-
-def _work(chunk: Chunk, runtimes: Sequence[Runtime], ran: Sequence[Ran], crashed: Sequence[int] = ()) -> _Work:
-    outcomes, attempts = sort_out(chunk, runtimes, ran)
+def _work(
+    chunk: Chunk, runtimes: Sequence[Runtime], ran: Sequence[Ran], crashed: Sequence[int] = (), first: int = 0
+) -> _Work:
+    outcomes, attempts = sort_out(chunk, runtimes, ran, first)
     return _Work(chunk, runtimes, Landing(chunk.dispatch_id, outcomes, attempts, crashed))
-
-
-def run_jobs(
-    chunk: Chunk,
-    runtimes: Sequence[Runtime],
-    bars: Bars,
-    stopped: frozenset[int] = frozenset(),
-    enter: Enter = lambda *_: None,
-    is_revoked: IsRevoked = lambda *_: False,
-) -> list[Ran]:
-    """Run the jobs one after another on the same window; indicators are computed once for all of them.
-
-    Args:
-        chunk: the jobs.
-        runtimes: of the jobs, in order.
-        bars: the window.
-        stopped: strategies whose jobs are skipped.
-        enter: told before each job whose code runs now, and in the end that nobody's does.
-        is_revoked: asked about each job at the last moment.
-    """
-    cache = IndicatorCache(bars)
-    memory = MemoryLimit()
-    created_at = chunk.created_at.timestamp()
-    ran = []
-    with clock.running(), memory.guarding():
-        for key, runtime in zip(chunk.jobs, runtimes, strict=True):
-            enter(key.strategy_id, runtime.limits.timeout_ms)
-            if is_revoked(chunk.dispatch_id, key.strategy_id):
-                ran.append(cancel(created_at))
-            elif key.strategy_id in stopped:
-                ran.append(skip(created_at))
-            else:
-                ran.append(run_job(runtime, bars, cache, created_at, memory))
-            if ran[-1].processing_ms > LARGER_AFTER_MS:
-                memory.forget()
-        enter(0, 0)
-    return ran
-
-
-def skip(created_at: float) -> Ran:
-    """Return the end of a job whose strategy's breaker opened while it was on its way.
-
-    Args:
-        created_at: when its dispatch was written, epoch seconds.
-    """
-    error = BreakerOpenError("not executed: the strategy's breaker opened while the job was on its way")
-    return Ran(OutcomeStatus.SKIPPED, max(0.0, (time.time() - created_at) * 1000), 0.0, error=error)
-
-
-def cancel(created_at: float) -> Ran:
-    """Return the end of a job that an operator took back.
-
-    Args:
-        created_at: when its dispatch was written, epoch seconds.
-    """
-    error = Cancelled("taken back by an operator")
-    return Ran(OutcomeStatus.CANCELLED, max(0.0, (time.time() - created_at) * 1000), 0.0, error=error)
-
-
-def run_job(runtime: Runtime, bars: Bars, cache: IndicatorCache, created_at: float, memory: MemoryLimit) -> Ran:
-    """Run one job within its limits of time and memory; whatever it raises becomes its result.
-
-    Args:
-        runtime: the strategy, or why there is none.
-        bars: its window.
-        cache: indicators of the window, shared with its neighbours.
-        created_at: when its dispatch was written, epoch seconds.
-        memory: of this slot.
-    """
-    queued_ms = max(0.0, (time.time() - created_at) * 1000)
-    if runtime.strategy is None:
-        return Ran(OutcomeStatus.FAILED, queued_ms, 0.0, error=runtime.refusal)
-    memory.allow(runtime.limits.memory_mb)
-    started = clock.begin(runtime.limits.timeout_ms)
-    try:
-        signal = evaluate(runtime.strategy, bars, cache)
-    except JobTimeoutError:
-        took = (time.perf_counter() - started) * 1000
-        error = TimeoutError(
-            f"expected an answer within {runtime.limits.timeout_ms} ms, stopped it after {took:.0f} ms"
-        )
-        return Ran(OutcomeStatus.TIMED_OUT, queued_ms, took, error=error)
-    except BaseException as error:  # user code may raise anything: MemoryError, sys.exit(), even KeyboardInterrupt
-        took = (time.perf_counter() - started) * 1000
-        return Ran(OutcomeStatus.FAILED, queued_ms, took, error=memory.explain(error))
-    finally:
-        clock.end()
-    return Ran(OutcomeStatus.SUCCEEDED, queued_ms, (time.perf_counter() - started) * 1000, signal=signal)
-
-
-def sort_out(chunk: Chunk, runtimes: Sequence[Runtime], ran: Sequence[Ran]) -> tuple[list[Outcome], list[Attempt]]:
-    """Tell ends of jobs from attempts that will be followed by another."""
-    outcomes, attempts = [], []
-    for key, runtime, result in zip(chunk.jobs, runtimes, ran, strict=True):
-        if deserves_retry(result, chunk.attempt, runtime):
-            attempts.append(_attempt(chunk, key, result))
-        else:
-            outcomes.append(_outcome(chunk, key, result))
-    return outcomes, attempts
-
-
-def deserves_retry(ran: Ran, attempt: int, runtime: Runtime) -> bool:
-    """Tell whether a failed attempt is followed by another: not when trying again gives the same answer."""
-    if ran.status is OutcomeStatus.SUCCEEDED or isinstance(ran.error, PermanentError):
-        return False
-    return runtime.strategy is not None and attempt < runtime.limits.retries
-
-
-def _outcome(chunk: Chunk, key: JobKey, ran: Ran) -> Outcome:
-    return Outcome(
-        key.strategy_id,
-        key.revision,
-        ran.status,
-        ran.signal,
-        _class_name(ran.error),
-        _text(ran.error),
-        chunk.attempt,
-        ran.queued_ms,
-        ran.processing_ms,
-    )
-
-
-def _attempt(chunk: Chunk, key: JobKey, ran: Ran) -> Attempt:
-    return Attempt(
-        strategy_id=key.strategy_id,
-        attempt=chunk.attempt,
-        status=ran.status,
-        error_class=_class_name(ran.error) or "",
-        error=_text(ran.error) or "",
-        processing_ms=ran.processing_ms,
-        queued_ms=ran.queued_ms,
-    )
-
-
-def _class_name(error: BaseException | None) -> str | None:
-    return None if error is None else type(error).__name__
-
-
-def _text(error: BaseException | None) -> str | None:
-    # Postgres text holds no NUL and no half characters; a strategy's message may, and may raise while it is built
-    if error is None:
-        return None
-    try:
-        return str(error).replace("\x00", "�").encode(errors="replace").decode()[:ERROR_TEXT_LIMIT]
-    except Exception as broken:
-        return f"(its message cannot be shown: {type(broken).__name__})"
 
 
 def _log(chunk: Chunk, landed: Landed) -> None:

@@ -41,7 +41,7 @@ _MISSING = text("""
       AND NOT EXISTS (SELECT FROM outcomes o WHERE o.dispatch_id = d.id AND o.strategy_id = wanted.id)
 """)
 
-_ENDED = text("SELECT strategy_id FROM outcomes WHERE dispatch_id = :dispatch_id")
+_ENDED = text("SELECT dispatch_id, array_agg(strategy_id) FROM outcomes WHERE dispatch_id = ANY(:ids) GROUP BY 1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +132,10 @@ def load_missing(connection: Connection, dispatch_id: int) -> frozenset[int]:
     return frozenset(connection.execute(_MISSING, {"dispatch_id": dispatch_id}).scalars())
 
 
-def load_ended(connection: Connection, dispatch_id: int) -> frozenset[int]:
-    """Load which strategies of a dispatch have an outcome; none for an unknown dispatch."""
-    return frozenset(connection.execute(_ENDED, {"dispatch_id": dispatch_id}).scalars())
+def load_ended(connection: Connection, dispatch_ids: Sequence[int]) -> dict[int, frozenset[int]]:
+    """Load which strategies of some dispatches have an outcome; a dispatch without any is absent."""
+    rows = connection.execute(_ENDED, {"ids": list(dispatch_ids)})
+    return {row[0]: frozenset(row[1]) for row in rows}
 
 
 def _literal(values: Sequence[float]) -> str:

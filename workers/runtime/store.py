@@ -58,9 +58,9 @@ class SlotStore:
         """Record chunks; see `app.storage.landing.land_all`. Idempotent."""
         return self._with(lambda connection: land_all(driver_of(connection), landings, worker, self._rules))
 
-    def load_ended(self, dispatch_id: int) -> frozenset[int]:
-        """Load which strategies of a dispatch have an outcome."""
-        return self._with(lambda connection: load_ended(connection, dispatch_id))
+    def load_ended(self, dispatch_ids: Sequence[int]) -> dict[int, frozenset[int]]:
+        """Load which strategies of some dispatches have an outcome."""
+        return self._with(lambda connection: load_ended(connection, dispatch_ids))
 
     def load_stopped(self) -> frozenset[int]:
         """Load the strategies whose breaker is open; one that is half open has a probe on its way."""

@@ -5,6 +5,7 @@ import signal
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from operator import attrgetter
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from app.storage.strategies import Revision
 from app.strategies.registry import Registry
 from app.strategies.sdk import Context, Strategy
 from workers.execution import Executor
+from workers.running import LONG_MS
 from workers.runtime.limits import clock
 from workers.runtime.strategies import RuntimeCache
 from workers.runtime.windows import WindowCache, to_ms
@@ -86,11 +88,21 @@ def alarm() -> Iterator[None]:
     signal.signal(signal.SIGALRM, before)
 
 
+class TakesLong(Strategy):
+    def on_candle(self, context: Context) -> Signal:
+        time.sleep(LONG_MS / 1000)
+        return Signal(action=1)
+
+
+OUTCOMES, ATTEMPTS = attrgetter("outcomes"), attrgetter("attempts")
+
+
 class Slot:
     """An executor whose strategies are the classes of this module."""
 
     def __init__(self, *classes: type[Strategy], **limit: int) -> None:
         self.landed: list[Landing] = []
+        self.calls = 0
         self.published: list[Envelope] = []
         self.classes = classes
         self.ended: frozenset[int] = frozenset()
@@ -99,7 +111,7 @@ class Slot:
         runtimes = RuntimeCache(self.load_revisions, Registry((__name__,)), 100)
         self.executor = Executor(
             windows=windows, runtimes=runtimes, land_all=self.land_all, publish=self.published.extend,
-            load_ended=lambda _dispatch_id: self.ended,
+            load_ended=lambda ids: dict.fromkeys(ids, self.ended),
             settings=WorkerSettings(), worker="test",
         )  # fmt: skip
 
@@ -117,6 +129,7 @@ class Slot:
         }
 
     def land_all(self, landings, worker):
+        self.calls += 1
         self.landed += landings
         return {}
 
@@ -124,7 +137,8 @@ class Slot:
         self.landed.clear()
         self.executor.execute([self.chunk(attempt, extra, datetime.now(UTC) - timedelta(seconds=age_s))])
         assert self.landed, "nothing was recorded"
-        return self.landed[0]
+        ended, tried = ([each for landing in self.landed for each in rows(landing)] for rows in (OUTCOMES, ATTEMPTS))
+        return Landing(self.landed[0].dispatch_id, ended, tried)
 
     def chunk(self, attempt: int = 0, extra: tuple[int, ...] = (), created_at: datetime | None = None) -> Chunk:
         created_at = created_at or datetime.now(UTC)
@@ -173,6 +187,14 @@ def test_the_error_is_recorded(bad, error_class, text):
     assert outcome.error_class == error_class
     assert text in (outcome.error or "")
     assert outcome.signal is None
+
+
+def test_what_ran_with_a_long_job_is_recorded_before_the_next_one_runs():
+    slot = Slot(Good, TakesLong, Good)
+    landed = slot.executor.execute([slot.chunk()])
+    assert [[outcome.strategy_id for outcome in landing.outcomes] for landing in slot.landed] == [[0, 1], [2]]
+    assert [outcome.succeeded for each in landed for outcome in each.outcomes] == [True] * 3
+    assert slot.calls == 2
 
 
 def test_a_job_past_its_soft_limit_is_stopped_and_its_neighbour_runs():

@@ -18,7 +18,7 @@ from app.domain.strategies import Limits, Priority
 from app.strategies.bars import Bars
 from app.strategies.sdk import Context, Signal, Strategy
 from tests.building import candle, walk
-from workers.execution import Ran, run_jobs
+from workers.running import Ran, run_jobs
 from workers.runtime.limits import clock
 from workers.runtime.memory import resident_kib, use_one_arena
 from workers.runtime.strategies import Runtime
