@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -69,8 +70,13 @@ def test_a_replay_waits_for_a_slow_queue(celery_setup: CeleryTestSetup, scene: S
 @pytest.mark.usefixtures("maintenance")
 def test_a_burst_that_cannot_wait_lands_through_maintenance(celery_setup: CeleryTestSetup, scene: Scene) -> None:
     feed = ClockFeed(subscribe(scene, "PRESS-BURST"))
+    node = celery_setup.worker.process
     with scene.producing(feed, chunking=False):
-        wait_until(lambda: len(scene.dispatches("PRESS-BURST")) == CANDLES, "every candle is taken at once")
+        node.kill(signal.SIGSTOP)  # however slowly the burst comes, it is more than the workers take
+        try:
+            wait_until(lambda: len(scene.dispatches("PRESS-BURST")) == CANDLES, "every candle is taken at once")
+        finally:
+            node.kill(signal.SIGCONT)
         scene.wait_until_landed("PRESS-BURST")  # the producer lives on and waits for its next candle
         with scene.engine.connect() as connection:
             (producer,) = load_producers(connection, timedelta(minutes=1))

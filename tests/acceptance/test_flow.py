@@ -126,7 +126,7 @@ def test_slots_stay_small_with_fifty_strategies(celery_setup: CeleryTestSetup, s
     ]
     scene.register(*fifty)
     report = scene.play(walk("MEM-ONE", 135), walk("MEM-TWO", 135, seed=8))
-    assert report.chunks == 2 * report.candles  # 50 jobs in chunks of at most 32
+    assert report.candles <= report.chunks <= 2 * report.candles  # of two slots none waits for the other
     assert_exactly_once(scene, "MEM-ONE", "MEM-TWO")
     slots = celery_setup.worker.process.slots()
     assert len(slots) == 2
