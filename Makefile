@@ -33,8 +33,8 @@ check: venv ## Check style, types, import rules and pins, as continuous integrat
 	@$(python) .ci/pins.py
 	@sh -n .ci/venv && bash -n .ci/run
 
-bench: venv ## Measure chunks against one message a job
-	@$(python) -m benchmarks.chunking $(ARGS)
+bench: venv ## Measure speed against plain Celery and the limit of the machine
+	@$(candlefleet) bench $(ARGS)
 
 fmt: venv ## Correct what can be corrected
 	@$(python) -m ruff check --fix --exit-zero .

@@ -28,11 +28,15 @@ def main() -> int:
 
 
 def declared() -> list[Requirement]:
-    """Read the dependencies of pyproject.toml, the extras and the build system's included."""
+    """Read the dependencies of pyproject.toml, the extras and the build system's included.
+
+    An extra that includes another one names the project itself, which is not pinned.
+    """
     content = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))
     project = content["project"]
     extras = [line for lines in project["optional-dependencies"].values() for line in lines]
-    return [Requirement(line) for line in (*project["dependencies"], *extras, *content["build-system"]["requires"])]
+    lines = (*project["dependencies"], *extras, *content["build-system"]["requires"])
+    return [each for each in map(Requirement, lines) if each.name != project["name"]]
 
 
 def find_faults(wanted: list[Requirement], text: str) -> list[str]:

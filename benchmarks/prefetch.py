@@ -1,7 +1,7 @@
 """Landed outcomes per second by messages held per slot: `python -m benchmarks.prefetch`.
 
-The same light strategies as `benchmarks.chunking`, with chunks and without, one node of two slots, started anew for
-every measurement. The settings are measured in turn, several rounds; what counts are ratios of medians.
+Light jobs of 50 strategies, with chunks and without, on one node of two slots for each setting, as `candlefleet bench`
+measures them: warmed up, in turns, several rounds. What counts are ratios of medians.
 """
 
 from __future__ import annotations
@@ -9,44 +9,49 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import ExitStack
+from threading import Event
 
-from app.deployment import Deployment, throwaway
-from app.processes import Children
+from app.benchmark.fleet import FleetContender
+from app.benchmark.ground import ground
+from app.benchmark.plan import Plan
+from app.benchmark.stage import Stage, in_turns
+from app.benchmark.workloads import light
 from app.settings import load_settings
-from benchmarks.chunking import await_worker, land, prepare
 
 PREFETCH = (1, 2, 4)
 #: Candles of one measurement.
-CHUNKED_CANDLES, SINGLE_CANDLES = 2000, 60
+CANDLES = {"chunked": 600, "single": 30}
+WORKLOAD = light(50)
 
 
 def measure(rounds: int) -> dict[str, object]:
-    rates: dict[str, dict[int, list[float]]] = {"chunked": defaultdict(list), "single": defaultdict(list)}
-    with ExitStack() as stack:
-        deployment = stack.enter_context(throwaway(load_settings()))
-        prepare(deployment.settings)
+    rates: dict[str, list[float]] = {f"{way}-{held}": [] for way in CANDLES for held in PREFETCH}
+    with ExitStack() as opened:
+        prepared = opened.enter_context(ground(load_settings(), [WORKLOAD], Event()))
+        stage = opened.enter_context(Stage(prepared, Plan(), print))
+        contenders = [contender for held in PREFETCH for contender in _build(opened, stage, held)]
         for number in range(rounds):
-            for prefetch in PREFETCH:
-                chunked, single = _rates(deployment, prefetch, seed=100 * number + prefetch)
-                rates["chunked"][prefetch].append(chunked)
-                rates["single"][prefetch].append(single)
-                print(f"round {number + 1}, prefetch {prefetch}: chunked {chunked:,.0f}/s, single {single:,.0f}/s")
-    medians = {way: {held: statistics.median(found[held]) for held in PREFETCH} for way, found in rates.items()}
-    ratios = {way: {held: found[held] / found[1] for held in PREFETCH} for way, found in medians.items()}
+            for contender in in_turns(contenders, number):
+                way = contender.name.partition("-")[0]
+                run = contender.run(stage.take(contender, WORKLOAD, CANDLES[way]))
+                rates[contender.name].append(run.jobs_per_s)
+            print(f"round {number + 1}: " + ", ".join(f"{name} {found[-1]:,.0f}/s" for name, found in rates.items()))
+    medians = {name: statistics.median(found) for name, found in rates.items()}
+    ratios = {way: {held: medians[f"{way}-{held}"] / medians[f"{way}-1"] for held in PREFETCH} for way in CANDLES}
     return {"outcomes_per_s": medians, "ratio_to_prefetch_1": ratios, "rounds": rounds}
 
 
-def _rates(deployment: Deployment, prefetch: int, seed: int) -> tuple[float, float]:
-    environment = {**deployment.environment, "CANDLEFLEET_WORKER__PREFETCH": str(prefetch)}
-    with Children(deployment.settings.home / "logs", environment) as children:
-        children.start("worker", "app.cli.main", "worker", "--concurrency", "2")
-        await_worker(deployment.settings)
-        land(deployment.settings, True, 200, 2 * seed + 1_000_000)  # warm
-        chunked = land(deployment.settings, True, CHUNKED_CANDLES, 2 * seed)
-        return chunked, land(deployment.settings, False, SINGLE_CANDLES, 2 * seed + 1)
+def _build(opened: ExitStack, stage: Stage, held: int) -> list[FleetContender]:
+    environment = {"CANDLEFLEET_WORKER__PREFETCH": str(held)}
+    node = opened.enter_context(stage.ground.node(f"prefetch{held}", environment=environment))
+    chunked = opened.enter_context(stage.ground.fleet(node, f"chunked-{held}"))
+    single = opened.enter_context(stage.ground.fleet(node, f"single-{held}", chunking=False))
+    stage.teach(chunked, [WORKLOAD])
+    for contender in (chunked, single):
+        stage.warm_up(contender, WORKLOAD)
+    return [chunked, single]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from app.cli import (
+    bench,
     database,
     demo,
     dispatches,
@@ -65,6 +66,7 @@ cli.command("decisions")(ledger.decisions)
 cli.command("trace")(trace.trace)
 cli.command("doctor")(doctor.doctor)
 cli.command("drill")(drill.drill)
+cli.command("bench")(bench.bench)
 cli.add_typer(dispatches.cli, name="dispatches")
 cli.add_typer(jobs.cli, name="jobs")
 cli.add_typer(queues.cli, name="queues")
