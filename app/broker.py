@@ -6,6 +6,7 @@ Redis only carries. Publishing may be repeated at any time: ids are deterministi
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -39,6 +40,13 @@ CONTROL_QUEUE = "control"
 CONTROL_WEIGHT = 1000
 #: Hard limit of a control task, seconds.
 CONTROL_LIMIT_S = 30.0
+
+#: How many times the work of a message a message of slow chunks may hold, when there are many of them: what a message
+#: costs by itself is a fifth of a job of 10 ms. They are recorded one by one all the same.
+SLOW_TOGETHER = 5
+
+#: Priority, and whether its chunks are slow.
+_Lane = tuple[Priority, bool]
 
 #: Messages of one pipeline; large enough that the round trip disappears, small enough to bound memory.
 PIPELINE_SIZE = 500
@@ -221,8 +229,8 @@ def pack(envelopes: Sequence[Envelope], room: Room) -> Iterator[list[Envelope]]:
     jobs, work_ms = 0, 0.0
     for envelope in envelopes:
         size, cost_ms = len(envelope.chunk.jobs), envelope.cost_ms
-        is_full = jobs + size > room.jobs or work_ms + cost_ms > fullest[envelope.chunk.priority]
-        if group and (is_full or not _may_share(group[-1], envelope)):
+        is_full = jobs + size > room.jobs or work_ms + cost_ms > fullest[_lane(envelope, room)]
+        if group and (is_full or not _may_share(group[-1], envelope, room)):
             yield group
             group, jobs, work_ms = [], 0, 0.0
         group.append(envelope)
@@ -231,21 +239,27 @@ def pack(envelopes: Sequence[Envelope], room: Room) -> Iterator[list[Envelope]]:
         yield group
 
 
-def _fullest(envelopes: Sequence[Envelope], room: Room) -> dict[Priority, float]:
-    """Return the most work in a message of each priority, ms."""
-    total_ms = dict.fromkeys(Priority, 0.0)
+def _fullest(envelopes: Sequence[Envelope], room: Room) -> dict[_Lane, float]:
+    """Return the most work in a message of each lane, ms."""
+    total_ms: Counter[_Lane] = Counter()
     for envelope in envelopes:
-        total_ms[envelope.chunk.priority] += envelope.cost_ms
-    return {lane: min(room.work_ms, max(LEAST_WORK_MS, work / room.slots)) for lane, work in total_ms.items()}
+        total_ms[_lane(envelope, room)] += envelope.cost_ms  # type: ignore[assignment]  # counts may be fractions
+    most_ms = {is_slow: room.work_ms * (SLOW_TOGETHER if is_slow else 1) for is_slow in (False, True)}
+    return {lane: min(most_ms[lane[1]], max(LEAST_WORK_MS, work / room.slots)) for lane, work in total_ms.items()}
 
 
-def _may_share(before: Envelope, after: Envelope) -> bool:
+def _lane(envelope: Envelope, room: Room) -> _Lane:
+    # a slow chunk shares with slow ones: those that are over in no time do not wait for it
+    return envelope.chunk.priority, envelope.cost_ms > room.work_ms / 2
+
+
+def _may_share(before: Envelope, after: Envelope, room: Room) -> bool:
     if any(each.alone or each.countdown_s is not None for each in (before, after)):
         return False
-    # chunks of one dispatch were parted on purpose
-    return before.chunk.dispatch_id != after.chunk.dispatch_id and (
-        (before.chunk.priority, before.chunk.attempt) == (after.chunk.priority, after.chunk.attempt)
-    )
+    if _lane(before, room) != _lane(after, room) or before.chunk.attempt != after.chunk.attempt:
+        return False
+    # quick chunks of one dispatch were parted on purpose
+    return _lane(before, room)[1] or before.chunk.dispatch_id != after.chunk.dispatch_id
 
 
 class Publisher:

@@ -21,6 +21,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 from app.domain.breakers import BreakerRules
 from app.domain.costs import Room
 from app.domain.decisions import DecisionRules
+from app.domain.jobs import MOST_IN_MESSAGE, MOST_JOBS
 from app.domain.queues import QueueLimit
 from app.domain.strategies import Priority
 from app.errors import ConfigurationError
@@ -46,11 +47,13 @@ class DispatchSettings(Group):
 
     chunking: bool = True
     """off sends every job as a message of its own: plain Celery, slower."""
-    chunk_size: Annotated[int, Field(ge=1, le=256)] = 256
-    """Most jobs in one message."""
+    chunk_size: Annotated[int, Field(ge=1, le=MOST_JOBS)] = MOST_JOBS
+    """Most jobs in one chunk."""
+    message_size: Annotated[int, Field(ge=1, le=MOST_IN_MESSAGE)] = MOST_IN_MESSAGE
+    """Most jobs in one message: chunks of several candles share it."""
     chunk_budget_ms: Annotated[float, Field(gt=0)] = 10.0
-    """Most estimated work in one message, milliseconds: long enough that what a message costs by itself disappears,
-    short enough that an urgent one seldom waits. A job that takes more than half of it travels alone."""
+    """Most estimated work in one chunk, and in one message, milliseconds: long enough that what a message costs by
+    itself disappears, short enough that an urgent one seldom waits. A job of more than half of it has its own chunk."""
     trusted_after: Annotated[int, Field(ge=0)] = 3
     """Jobs of a strategy's revision that must have ended before its jobs may share a chunk; until then each travels
     alone, where it can harm no other. 0 trusts every strategy at once."""
@@ -95,7 +98,7 @@ class DispatchSettings(Group):
     @property
     def room(self) -> Room:
         """How much a message may hold, for a fleet of unknown size."""
-        return Room(self.jobs_in_chunk, self.chunk_budget_ms)
+        return Room(self.message_size if self.chunking else 1, self.chunk_budget_ms)
 
     @property
     def limits(self) -> dict[str, QueueLimit]:

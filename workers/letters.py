@@ -29,7 +29,7 @@ from app.storage.dead_letters import storable
 
 log = structlog.get_logger()
 
-#: Longest message that is read, bytes as Redis holds it: forty times a chunk of the most jobs.
+#: Longest message that is read, bytes as Redis holds it: forty times a message of the most jobs.
 MOST_BYTES = 1_048_576
 
 #: Deepest nesting of a message, levels. A chunk has five; a message that cannot be handed to a slot because it nests

@@ -20,6 +20,9 @@ FARTHEST = 8.0
 #: Share of recent jobs that failed from which on a strategy counts as failing.
 FAILING_SHARE = 0.05
 
+#: Mean over median from which on a strategy counts as unsteady: single slow looks of a busy machine stay below it.
+UNSTEADY = 10.0
+
 #: Steps in which costs are told, as parts of a doubling: a factor of the square root of two.
 STEPS_PER_DOUBLING = 2
 
@@ -76,8 +79,9 @@ class Cost:
 
     @property
     def told_ms(self) -> float:
-        """The median as plans use it, ms."""
-        return in_steps(max(self.median_ms, LEAST_MS))
+        """What a job is planned to take, ms: the median, or the mean of one that now and then takes much more."""
+        is_unsteady = self.mean_ms > UNSTEADY * self.median_ms
+        return in_steps(max(self.mean_ms if is_unsteady else self.median_ms, LEAST_MS))
 
 
 class CostBook:

@@ -25,8 +25,8 @@ WIRE_VERSION = 1
 
 _JOB_ID = re.compile(r"(\d{1,18})\.(\d{1,9})", re.ASCII)
 
-#: Most jobs in one message; a message with more is not ours.
-MOST_JOBS = 256
+#: Most jobs in one chunk and in one message; what has more is not ours.
+MOST_JOBS, MOST_IN_MESSAGE = 256, 1024
 
 
 class OutcomeStatus(StrEnum):
@@ -232,8 +232,8 @@ class Bundle(Value):
             raise MessageError(f"not a version {WIRE_VERSION} message: {explain(error)}") from error
         except (KeyError, TypeError, ValueError, OverflowError, OSError) as error:
             raise MessageError(f"not a version {WIRE_VERSION} message: {type(error).__name__}: {error}") from error
-        if bundle.jobs > MOST_JOBS:
-            raise MessageError(f"expected at most {MOST_JOBS} jobs in a message, found {bundle.jobs}")
+        if bundle.jobs > MOST_IN_MESSAGE:
+            raise MessageError(f"expected at most {MOST_IN_MESSAGE} jobs in a message, found {bundle.jobs}")
         return bundle
 
 

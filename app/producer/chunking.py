@@ -23,6 +23,8 @@ class Candidate(NamedTuple):
     """Estimated time of its strategy's code."""
     alone: str | None = None
     """Why it must not share a chunk; None when it may."""
+    is_slow: bool = False
+    """Whether that is all that is held against it: its chunk may share a message with other slow ones."""
 
 
 class Budget(NamedTuple):
@@ -62,7 +64,11 @@ def plan_chunks(candidates: Sequence[Candidate], budget: Budget) -> tuple[Planne
     """
     place = {candidate.key: number for number, candidate in enumerate(candidates)}
     shared = [each for each in candidates if each.alone is None]
-    alone = [PlannedJobs((each.key,), each.cost_ms, each.alone, True) for each in candidates if each.alone is not None]
+    alone = [
+        PlannedJobs((each.key,), each.cost_ms, each.alone, not each.is_slow)
+        for each in candidates
+        if each.alone is not None
+    ]
     chunks = [sorted(jobs, key=lambda each: place[each.key]) for jobs in _share(shared, budget)]
     chunks.sort(key=lambda jobs: place[jobs[0].key])
     return (*(_build_shared(jobs) for jobs in chunks), *alone)

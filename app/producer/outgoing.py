@@ -5,6 +5,7 @@ While Redis is away there is no room anywhere, and nothing else stands still.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -19,6 +20,10 @@ from app.producer.trying import Trial
 
 #: Seconds between two notes of what is published while more is held: a transaction each, and nobody reads them sooner.
 MARK_EVERY_S = 0.1
+
+
+#: Seconds for which a look at the queues holds, as long as this producer sends nothing: others may.
+FRESH_S = 0.01
 
 
 class Outgoing:
@@ -42,6 +47,7 @@ class Outgoing:
         self._waiting: Mapping[str, Waiting] = {}
         self._published: list[int] = []
         self._marked_at = 0.0
+        self._looked_at = -math.inf
         self._publishing = Trial("publish chunks")
         self._marking = Trial("mark published")
         self._lock = Lock()
@@ -63,6 +69,10 @@ class Outgoing:
             self._hold.put(written.envelopes)
             # nobody is sent anything when all its strategies are left out
             self._published += [number for number in written.dispatch_ids if number not in sent]
+
+    def look(self) -> None:
+        """Look at the queues beforehand, so that what is put in next need not wait for it."""
+        self._publishing.attempt(self._look)
 
     def push(self) -> None:
         """Publish what fits now."""
@@ -94,8 +104,14 @@ class Outgoing:
         with self._lock:
             return self._hold.counts, (*self._hold.dispatch_ids, *self._published)
 
-    def _publish(self) -> None:
+    def _look(self) -> None:
         self._waiting = self._publisher.waiting(self._aged)
+        self._looked_at = time.monotonic()
+
+    def _publish(self) -> None:
+        if time.monotonic() - self._looked_at > FRESH_S:
+            self._look()
+        self._looked_at = -math.inf  # once something is sent it is out of date
         fit = self._hold.fitting(rooms(self._limits, self._waiting), self._room)
         if fit:
             self._publisher.send(fit)

@@ -180,10 +180,13 @@ class Planner:
     def _candidate(self, strategy: RegisteredStrategy, half_open: Collection[int]) -> Candidate:
         cost = self._book.of(strategy.id, strategy.revision)
         cost_ms = ASSUMED_MS if cost is None else cost.told_ms
-        return Candidate(JobKey(strategy.id, strategy.revision), cost_ms, self._why_alone(strategy, half_open))
+        cheap_ms = CHEAP_SHARE * self._settings.chunk_budget_ms
+        key, reason = JobKey(strategy.id, strategy.revision), self._why_alone(strategy, half_open)
+        if reason is None and cost_ms > cheap_ms:
+            return Candidate(key, cost_ms, f"slow: takes more than {cheap_ms:g} ms", is_slow=True)
+        return Candidate(key, cost_ms, reason)
 
     def _why_alone(self, strategy: RegisteredStrategy, half_open: Collection[int]) -> str | None:
-        cheap_ms = CHEAP_SHARE * self._settings.chunk_budget_ms
         cost = self._book.of(strategy.id, strategy.revision)
         if not self._settings.chunking:
             return "chunking is off"
@@ -193,12 +196,8 @@ class Planner:
             return f"throttled: {self._throttled[strategy.id].reason}"
         if self._is_new(strategy):
             return f"new: fewer than {self._settings.trusted_after} jobs of this revision are known"
-        if cost is None:
-            return None
-        if cost.is_failing:
+        if cost is not None and cost.is_failing:
             return "failing: too many of its recent jobs failed"
-        if cost.told_ms > cheap_ms or cost.mean_ms > cheap_ms:
-            return f"slow: takes more than {cheap_ms:g} ms"
         return None
 
     def _is_new(self, strategy: RegisteredStrategy) -> bool:

@@ -137,6 +137,7 @@ class Producer:
         return reader.take(IDLE_S if self._outgoing.is_done else LOOK_EVERY_S)
 
     def _write(self, candles: list[Candle], stop: Event) -> None:
+        self._outgoing.look()
         written = self._writing.insist(lambda: self._dispatcher.write(candles), stop)
         if written is not None:
             self._outgoing.put(written)

@@ -80,7 +80,7 @@ def wire(**changes: object) -> dict[str, Any]:
         ({"v": 1}, "KeyError: 'chunks'"),
         ({"v": 1, "chunks": []}, "at least 1"),
         ({"v": 1, "chunks": [None]}, "TypeError"),
-        ({"v": 1, "chunks": wire()["chunks"] * 200}, "at most 256 jobs in a message, found 400"),
+        ({"v": 1, "chunks": wire()["chunks"] * 600}, "at most 1024 jobs in a message, found 1200"),
         (wire(ohlcv=[1, 2, 3]), "not enough values"),
         (wire(ohlcv=[1.0, 0.5, 0.5, 1.5, 0.0]), "below max"),
         (wire(jobs=[]), "at least 1"),

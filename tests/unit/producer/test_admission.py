@@ -186,3 +186,13 @@ def test_a_short_break_does_not_end_a_wait(pause, is_over):
     assert not held_back.note("low is still full", NOW + SHORT_BREAK)
     assert held_back.note(None, NOW + SHORT_BREAK + pause) is is_over
     assert (held_back.since, held_back.reason) == ((None, None) if is_over else (NOW, "low is still full"))
+
+
+def test_slow_chunks_share_messages_with_slow_ones_when_there_are_many():
+    room = Room(32, work_ms=10.0, slots=2)
+    slow = [envelope("low", dispatch_id=1) for _ in range(12)]
+    for each in slow:
+        each.cost_ms = 8.0
+    quick = envelope("low", dispatch_id=2)
+    assert [len(message) for message in pack([quick, *slow], room)] == [1, 6, 6]
+    assert [len(message) for message in pack(slow[:2], room)] == [1, 1], "no slot is idle meanwhile"

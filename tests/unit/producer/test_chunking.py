@@ -7,10 +7,10 @@ from app.producer.chunking import Budget, Candidate, plan_chunks, split_evenly
 lanes = st.lists(st.integers(1, 10_000), unique=True, max_size=600).map(lambda ids: [JobKey(i, 1) for i in ids])
 costs_ms = st.one_of(st.floats(0.001, 0.05), st.floats(0.001, 20.0))
 candidates = st.lists(
-    st.tuples(st.integers(1, 10_000), costs_ms, st.sampled_from([None, None, None, "new"])),
+    st.tuples(st.integers(1, 10_000), costs_ms, st.sampled_from([None, None, None, "new", "slow"])),
     unique_by=lambda job: job[0],
     max_size=400,
-).map(lambda jobs: [Candidate(JobKey(number, 1), cost_ms, alone) for number, cost_ms, alone in jobs])
+).map(lambda jobs: [Candidate(JobKey(n, 1), cost_ms, alone, alone == "slow") for n, cost_ms, alone in jobs])
 budgets = st.builds(Budget, st.floats(0.5, 50.0), st.integers(1, 256), st.integers(1, 64), st.floats(0.1, 5.0))
 
 
@@ -28,15 +28,17 @@ def test_who_must_travel_alone_does_and_the_others_keep_within_the_budget(jobs, 
     known = {each.key: each for each in jobs}
     for chunk in plan_chunks(jobs, budget):
         members = [known[key] for key in chunk.keys]
-        assert chunk.is_alone == any(each.alone for each in members)
+        assert chunk.is_alone == any(each.alone and not each.is_slow for each in members)
         assert len(members) <= budget.most
-        assert len(members) == 1 or (not chunk.is_alone and sum(m.cost_ms for m in members) <= budget.work_ms + 1e-9)
+        is_shared = all(each.alone is None for each in members)
+        assert len(members) == 1 or (is_shared and sum(m.cost_ms for m in members) <= budget.work_ms + 1e-9)
 
 
 @given(candidates, budgets)
 def test_no_slot_stays_idle_while_there_is_work_worth_a_message(jobs, budget):
     shared = [each for each in jobs if each.alone is None]
-    chunks = [chunk for chunk in plan_chunks(jobs, budget) if not chunk.is_alone]
+    known = {each.key: each for each in jobs}
+    chunks = [chunk for chunk in plan_chunks(jobs, budget) if known[chunk.keys[0]].alone is None]
     pieces = int(sum(each.cost_ms for each in shared) / budget.least_ms)
     assert len(chunks) >= min(budget.slots, pieces, len(shared))
 
