@@ -252,7 +252,7 @@ def _work(
     chunk: Chunk, runtimes: Sequence[Runtime], ran: Sequence[Ran], crashed: Sequence[int] = (), first: int = 0
 ) -> _Work:
     outcomes, attempts = sort_out(chunk, runtimes, ran, first)
-    return _Work(chunk, runtimes, Landing(chunk.dispatch_id, outcomes, attempts, crashed))
+    return _Work(chunk, runtimes, Landing(chunk.dispatch_id, outcomes, attempts, crashed, chunk.expected))
 
 
 def _log(chunk: Chunk, landed: Landed) -> None:

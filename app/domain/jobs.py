@@ -141,6 +141,8 @@ class Chunk(Value):
     previous_open_time: UtcDatetime | None = None
     rewrites: int = 0
     attempt: Annotated[int, Field(ge=0, lt=2**15)] = 0
+    expected: Int4 = 0
+    """Jobs of the whole dispatch; 0 when the sender does not know."""
 
     @property
     def task_id(self) -> str:
@@ -185,6 +187,7 @@ class Chunk(Value):
             "previous_ms": None if self.previous_open_time is None else _to_ms(self.previous_open_time),
             "rewrites": self.rewrites,
             "attempt": self.attempt,
+            "of": self.expected,
         }
 
 
@@ -293,4 +296,5 @@ def _build_chunk(body: dict[str, Any]) -> Chunk:
         previous_open_time=None if body["previous_ms"] is None else _from_ms(body["previous_ms"]),
         rewrites=body["rewrites"],
         attempt=body["attempt"],
+        expected=body.get("of", 0),
     )

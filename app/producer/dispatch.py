@@ -194,9 +194,10 @@ class Dispatcher:
             self._planner.count(ids, dispatches)
 
     def _envelopes(self, dispatch: OpenedDispatch, asked: _Asked) -> list[Envelope]:
-        return [self._envelope(dispatch, asked.recorded, planned) for planned in asked.plan.chunks]
+        return [self._envelope(dispatch, asked, planned) for planned in asked.plan.chunks]
 
-    def _envelope(self, dispatch: OpenedDispatch, recorded: RecordedCandle, planned: PlannedChunk) -> Envelope:
+    def _envelope(self, dispatch: OpenedDispatch, asked: _Asked, planned: PlannedChunk) -> Envelope:
+        recorded = asked.recorded
         chunk = Chunk.model_construct(
             dispatch_id=dispatch.id,
             candle=recorded.candle,
@@ -210,6 +211,7 @@ class Dispatcher:
             previous_open_time=recorded.previous_open_time,
             rewrites=recorded.rewrites,
             attempt=0,
+            expected=asked.roster.expected.count,
         )
         return envelope(
             chunk,

@@ -39,6 +39,7 @@ _LAND = """
         FROM unnest(%(ids)s::bigint[], %(asked)s::text[]) AS landing(id, strategies)
         JOIN dispatches d ON d.id = landing.id
         WHERE d.strategy_ids @> landing.strategies::int[]
+          AND (%(may_complete)s OR d.landed + cardinality(landing.strategies::int[]) < d.expected)
         ORDER BY d.id
         FOR UPDATE OF d
     ), fresh AS (
@@ -105,6 +106,10 @@ _DECIDE = """
 _ASKED = "SELECT id, strategy_ids FROM dispatches WHERE id = ANY(%(ids)s::bigint[])"
 
 
+#: A landing of this share of its dispatch, or less, is taken for one that does not complete it.
+SMALL_SHARE = 3
+
+
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """An attempt at a job that did not succeed and is not its end."""
@@ -130,6 +135,13 @@ class Landing:
     """Attempts that will be followed by another."""
     crashed: Sequence[int] = ()
     """Strategies that killed their slot."""
+    expected: int = 0
+    """Jobs of the whole dispatch; 0 when that is not known."""
+
+    @property
+    def is_small(self) -> bool:
+        """Whether the dispatch probably misses others still when this has landed."""
+        return SMALL_SHARE * (len(self.outcomes) + len(self.attempts)) <= self.expected and not self.crashed
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,8 +175,9 @@ def land_all(
 ) -> dict[int, Decision]:
     """Record chunks: outcomes, failed attempts, each dispatch's count, and its decision if it is complete.
 
-    One transaction, two round trips; a third when a dispatch's outcomes came in several messages. Idempotent: what is
-    known already changes nothing. The decision and the breakers change in the transaction of the last outcome; the
+    One transaction, two round trips; a third when a dispatch's outcomes came in several messages. Small parts of
+    dispatches take one, and those that turn out to be the last ones two more. Idempotent: what is known already changes
+    nothing. The decision and the breakers change in the transaction of the last outcome; the
     breaker of a strategy that killed its slot changes at once.
 
     Args:
@@ -181,12 +194,24 @@ def land_all(
         MessageError: a dispatch does not ask one of the strategies; nothing was recorded, of the others neither.
         psycopg.Error: the connection broke; land everything again on a new one.
     """
+    landings = _land_small(driver, landings, worker)
+    if not landings:
+        return {}
     with driver.pipeline(), driver.transaction():
         rows = driver.execute(_LAND, _values(landings, worker), prepare=True, binary=True).fetchall()
         _require_known(driver, landings, {row[0] for row in rows})
         crashed = _record_crashes(driver, landings, {row[0]: row[6] for row in rows}, rules)
         complete = [_complete(row) for row in rows if row[2]]
         return _conclude(driver, complete, landings, rules, crashed) if complete else {}
+
+
+def _land_small(driver: DriverConnection[Any], landings: Sequence[Landing], worker: str) -> Sequence[Landing]:
+    """Record, in one round trip, what does not complete its dispatch; return the rest."""
+    if not all(landing.is_small for landing in landings):
+        return landings
+    values = _values(landings, worker) | {"may_complete": False}
+    recorded = {row[0] for row in driver.execute(_LAND, values, prepare=True, binary=True).fetchall()}
+    return [landing for landing in landings if landing.dispatch_id not in recorded]
 
 
 def land_ends(
@@ -338,6 +363,7 @@ def _values(landings: Sequence[Landing], worker: str) -> dict[str, Any]:
         "ids": build_array(INT8, list(asked)),
         "asked": [_literal(tuple(strategies)) for strategies in asked.values()],
         "statuses": _STATUSES,
+        "may_complete": True,
         "worker": worker,
         "wants_news": any(landing.crashed for landing in landings),
         **_outcome_arrays([(landing.dispatch_id, outcome) for landing in in_order for outcome in landing.outcomes]),

@@ -216,6 +216,23 @@ def test_many_dispatches_land_in_one_go(engine: Engine, many: list[int]) -> None
     assert rows(engine, "SELECT dispatch_id FROM attempts") == [(many[0],)]
 
 
+def test_small_parts_land_one_by_one_and_the_last_one_decides(engine: Engine, dispatch_id: int) -> None:
+    failed = [Attempt(4, 0, OutcomeStatus.FAILED, "ValueError", "no", 1.0)]
+    with driver_of(engine) as driver:
+        for number in (3, 1, 2):
+            assert (
+                land_all(driver, [Landing(dispatch_id, chunk_of(dispatch_id, number), expected=4)], "test", RULES) == {}
+            )
+        assert land_all(driver, [Landing(dispatch_id, [], failed, expected=4)], "test", RULES) == {}
+        assert counted(engine, dispatch_id)[:2] == (3, "open")
+        assert [*land_all(driver, [Landing(dispatch_id, chunk_of(dispatch_id, 4), expected=4)], "test", RULES)] == [
+            dispatch_id
+        ]
+        assert land_all(driver, [Landing(dispatch_id, chunk_of(dispatch_id, 4), expected=4)], "test", RULES) == {}
+    assert counted(engine, dispatch_id)[:2] == (4, "complete")
+    assert len(decided(engine)) == 1 and rows(engine, "SELECT strategy_id FROM attempts") == [(4,)]
+
+
 def test_one_dispatch_that_does_not_exist_takes_back_the_whole_landing(engine: Engine, many: list[int]) -> None:
     ghost = many[-1] + 1
     mixed = [Landing(many[0], chunk_of(many[0], 1, 2)), Landing(ghost, chunk_of(ghost, 1, 2))]
@@ -225,9 +242,12 @@ def test_one_dispatch_that_does_not_exist_takes_back_the_whole_landing(engine: E
     assert counted(engine, many[0])[0] == 0
 
 
-def test_bundles_that_overlap_in_any_order_neither_deadlock_nor_decide_twice(engine: Engine, many: list[int]) -> None:
+@pytest.mark.parametrize("expected", [0, 3], ids=["in one transaction", "small parts by themselves"])
+def test_bundles_that_overlap_in_any_order_neither_deadlock_nor_decide_twice(
+    engine: Engine, many: list[int], expected: int
+) -> None:
     def land_shuffled(seed: int) -> list[int]:
-        landings = [Landing(n, chunk_of(n, strategy)) for n in many for strategy in (1, 2)]
+        landings = [Landing(n, chunk_of(n, strategy), expected=expected) for n in many for strategy in (1, 2)]
         decided_here: list[int] = []
         with driver_of(engine) as driver:
             for turn in range(5):
