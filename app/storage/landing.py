@@ -8,13 +8,15 @@ recorded already changes nothing, so a message may be delivered any number of ti
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
 from psycopg import Connection as DriverConnection
+from psycopg.pq import TransactionStatus
 from sqlalchemy import Connection
 
 from app.domain.breakers import Breaker, judge
@@ -197,12 +199,29 @@ def land_all(
     landings = _land_small(driver, landings, worker)
     if not landings:
         return {}
-    with driver.pipeline(), driver.transaction():
+    with _transaction(driver):
         rows = driver.execute(_LAND, _values(landings, worker), prepare=True, binary=True).fetchall()
         _require_known(driver, landings, {row[0] for row in rows})
         crashed = _record_crashes(driver, landings, {row[0]: row[6] for row in rows}, rules)
         complete = [_complete(row) for row in rows if row[2]]
         return _conclude(driver, complete, landings, rules, crashed) if complete else {}
+
+
+@contextmanager
+def _transaction(driver: DriverConnection[Any]) -> Iterator[None]:
+    """Surround what belongs together. The driver's own way waits for BEGIN before it sends anything else."""
+    if not driver.autocommit or driver.info.transaction_status is not TransactionStatus.IDLE:
+        with driver.pipeline(), driver.transaction():
+            yield
+        return
+    try:
+        with driver.pipeline():
+            driver.execute("BEGIN")
+            yield
+            driver.execute("COMMIT")
+    except BaseException:
+        driver.rollback()
+        raise
 
 
 def _land_small(driver: DriverConnection[Any], landings: Sequence[Landing], worker: str) -> Sequence[Landing]:

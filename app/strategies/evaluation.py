@@ -21,6 +21,7 @@ from app.strategies.indicators import IndicatorCache
 from app.strategies.sdk import Context, Signals, Strategy
 
 _INT8 = np.dtype(np.int8)
+_FIELDS = tuple(Signal.model_fields)
 _FLOAT64 = np.dtype(np.float64)
 
 
@@ -83,7 +84,7 @@ def _single_signal(strategy: Strategy, bars: Bars, context: Context) -> Signal:
 def _revalidated(strategy: Strategy, bars: Bars, answer: Signal) -> Signal:
     """Return the signal once more through its validation, which `model_construct` goes around."""
     try:
-        signal = Signal(**{name: getattr(answer, name) for name in Signal.model_fields})
+        signal = Signal(**{name: getattr(answer, name) for name in _FIELDS})
     except (ValidationError, AttributeError) as error:
         found = explain(error) if isinstance(error, ValidationError) else str(error)
         raise _refusal(strategy, bars, "a valid Signal", found) from error
