@@ -64,3 +64,14 @@ def _describe(queue: str, limit: QueueLimit, waiting: Waiting | None, held: int)
         held=held,
         full=None if waiting is None else why_full(limit, waiting),
     )
+
+
+def describe_throttled(producers: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Say of each strategy that a living producer throttles, why."""
+    found = {
+        name: reason
+        for each in producers
+        if each["is_alive"]
+        for name, reason in each["notes"].get("throttled", {}).items()
+    }
+    return [f"{name}: {reason}" for name, reason in sorted(found.items())]

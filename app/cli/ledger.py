@@ -13,7 +13,7 @@ from app.cli.filters import Correlation, Frame, Since, Symbol, to_utc
 from app.cli.output import Json, Limit, build_table, err, out, print_json, print_rows
 from app.cli.session import operating
 from app.domain.jobs import OutcomeStatus
-from app.operations_pressure import describe_waiting
+from app.operations_pressure import describe_throttled, describe_waiting
 from app.storage import listings
 
 
@@ -132,6 +132,8 @@ def _print_producers(producers: Sequence[dict[str, Any]]) -> None:
         out.print(build_table(rows, _PRODUCER))
     for line in describe_waiting(producers):
         out.print(f"[yellow]waiting[/]   {escape(line)}", highlight=False)
+    for line in describe_throttled(producers):
+        out.print(f"[yellow]throttled[/] {escape(line)}", highlight=False)
 
 
 def describe_breaker(breaker: Mapping[str, Any]) -> str:
