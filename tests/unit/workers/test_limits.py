@@ -86,7 +86,10 @@ def run(*strategies: Strategy) -> list[Ran]:
         catalogue_version=1,
     )
     runtimes = [Runtime(f"s{number}", own, strategy) for number, strategy in enumerate(strategies)]
-    return run_jobs(chunk, runtimes, Bars.from_candles(walk("A-B", 3)))
+    bars, ran = Bars.from_candles(walk("A-B", 3)), list[Ran]()
+    while len(ran) < len(jobs):  # a job that takes long ends its turn
+        ran += run_jobs(chunk, runtimes, bars, first=len(ran))
+    return ran
 
 
 def in_force() -> int:
