@@ -41,7 +41,7 @@ fmt: venv ## Correct what can be corrected
 	@$(python) -m ruff format .
 
 lock: ## Pin requirements.txt again from pyproject.toml (needs uv; ARGS=--upgrade for newer versions)
-	@uv pip compile --universal --python-version 3.11 --generate-hashes --extra dev --no-annotate \
+	@uv pip compile --universal --python-version 3.11 --generate-hashes --extra dev --extra freqtrade --no-annotate \
 		--custom-compile-command "make lock" --quiet pyproject.toml -o requirements.txt $(ARGS)
 
 clean: ## Remove .venv and caches; the data in .candlefleet stays

@@ -15,7 +15,7 @@ from app.definitions import LoadedDefinition, Provenance, load_definitions
 from app.domain.breakers import BreakerState
 from app.domain.queues import Waiting
 from app.domain.strategies import RegisteredStrategy, StrategyStatus
-from app.errors import BrokerUnavailableError
+from app.errors import BrokerUnavailableError, ConfigurationError
 from app.operations_pressure import describe_queues
 from app.operations_queues import Queues
 from app.settings import Settings
@@ -92,6 +92,13 @@ class Operations:
         loaded = self.read_definitions(path)
         with self.changing() as connection:
             return [catalogue.save_definition(connection, item.definition, item.provenance) for item in loaded]
+
+    def describe_strategy(self, implementation: str) -> tuple[str, ...]:
+        """Return what whoever runs an implementation should know, or why it cannot be loaded on this machine."""
+        try:
+            return Registry(self.settings.strategies.modules).resolve(implementation).notes
+        except ConfigurationError as error:
+            return (f"cannot be loaded here: {error}",)
 
     def set_status(self, name: str, status: StrategyStatus) -> RegisteredStrategy:
         """Pause, resume or unload a strategy; takes effect with the next candle. Idempotent.

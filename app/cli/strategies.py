@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from app.cli.output import Json, build_table, err, out, print_json, print_rows
+from app.cli import freqtrade
+from app.cli.output import Json, build_table, err, out, print_json, print_rows, say
 from app.cli.session import operating
 from app.domain.breakers import BreakerState
 from app.domain.strategies import RegisteredStrategy, StrategyStatus
@@ -18,6 +19,9 @@ from app.storage import strategies as catalogue
 cli = typer.Typer(help="Add, list and switch strategies.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(help="The strategy's name.")]
+
+
+cli.command("freqtrade")(freqtrade.freqtrade)
 
 
 @cli.command("list")
@@ -54,15 +58,18 @@ def show(name: Name, as_json: Json = False) -> None:
         strategy = catalogue.load_strategy(connection, name)
         provenance = catalogue.load_provenance(connection, name)
         unrest = {row["strategy_id"]: row for row in breakers.list_breakers(connection)}
+        notes = operations.describe_strategy(strategy.definition.implementation)
     breaker = _breaker(unrest.get(strategy.id))
     if as_json:
-        print_json({**_row(strategy), **breaker, "provenance": provenance})
+        print_json({**_row(strategy), **breaker, "notes": notes, "provenance": provenance})
         return
     columns = ("id", "name", "revision", "status", *(breaker if strategy.id in unrest else ()))
     out.print(build_table([{**_row(strategy), **breaker}], columns))
     values = _flat(strategy.definition.model_dump(mode="json"))
     rows = [{"value": key, "is": str(value), "from": provenance.get(key, "-")} for key, value in values.items()]
     out.print(build_table(rows, ("value", "is", "from")))
+    for note in notes:
+        say(f"note: {note}", style="yellow")
 
 
 @cli.command()

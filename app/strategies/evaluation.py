@@ -64,8 +64,12 @@ def _last_signal(strategy: Strategy, bars: Bars, answer: object) -> Signal:
     stop = _optional_cell(strategy, bars, "stop", answer.stop, 0.0)
     target = _optional_cell(strategy, bars, "target", answer.target, 0.0)
     if action == 0:
-        return Signal(action=0, strength=strength, edge=edge)
-    return Signal(action=action, strength=strength, edge=edge, stop=stop, target=target)
+        signal = Signal(action=0, strength=strength, edge=edge)
+    else:
+        signal = Signal(action=action, strength=strength, edge=edge, stop=stop, target=target)
+    if answer.extras is None:
+        return signal
+    return _revalidated(strategy, bars, signal.model_copy(update={"extras": answer.extras}))
 
 
 def _single_signal(strategy: Strategy, bars: Bars, context: Context) -> Signal:

@@ -1,7 +1,8 @@
 """What may be loaded as a strategy, by implementation name. Nothing else can be imported by name.
 
 Three sources: the built-ins by short name, installed packages by entry point, and modules under an allow-listed
-prefix as ``package.module:Class``. Params are validated here, in the language of whoever wrote the definition.
+prefix as ``package.module:Class``. With ``freqtrade:`` in front the latter two name a strategy of freqtrade's
+interface. Params are validated here, in the language of whoever wrote the definition.
 """
 
 from __future__ import annotations
@@ -23,6 +24,12 @@ from app.strategies.sdk import Strategy
 
 #: Entry point group of strategies in installed packages.
 ENTRY_POINT_GROUP = "candlefleet.strategies"
+
+#: Entry point group of freqtrade strategies in installed packages.
+FREQTRADE_ENTRY_POINT_GROUP = "candlefleet.freqtrade"
+
+#: What an implementation name starts with when it names a strategy of freqtrade's interface.
+FREQTRADE_PREFIX = "freqtrade:"
 
 _REFERENCE = re.compile(r"(?P<module>[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):(?P<cls>[A-Za-z_]\w*)", re.ASCII)
 
@@ -66,7 +73,11 @@ class Registry:
             return BUILTINS[implementation]
         if implementation in self._installed:
             return _load(implementation, self._installed[implementation].load)
-        return self._resolve_module(implementation)
+        if implementation.startswith(FREQTRADE_PREFIX):
+            module, name = self._find_freqtrade(implementation.removeprefix(FREQTRADE_PREFIX))
+            return _load(implementation, lambda: import_freqtrade("native").load(module, name))
+        module, name = self._find_module(implementation)
+        return _load(implementation, lambda: _attribute(module, name))
 
     def create(self, implementation: str, params: Mapping[str, Any] | None = None, *, name: str = "") -> Strategy:
         """Create a strategy with validated params.
@@ -86,7 +97,13 @@ class Registry:
             raise ConfigurationError(f"strategy {label!r} ({implementation}): {listed}")
         return strategy
 
-    def _resolve_module(self, implementation: str) -> type[Strategy]:
+    def _find_freqtrade(self, reference: str) -> tuple[str, str]:
+        installed = {point.name: point for point in entry_points(group=FREQTRADE_ENTRY_POINT_GROUP)}
+        point = installed.get(reference)
+        return self._find_module(reference) if point is None else (point.module, point.attr)
+
+    def _find_module(self, implementation: str) -> tuple[str, str]:
+        """Return the module and the class that a reference names, if the module may be imported."""
         reference = _REFERENCE.fullmatch(implementation)
         if reference is None:
             hint = did_you_mean(implementation, self.names)
@@ -96,7 +113,7 @@ class Registry:
             allowed = ", ".join(self.allowed_modules) or "none"
             found = f"implementation {implementation!r}: module {module!r} is not under an allowed prefix"
             raise ConfigurationError(f"{found}; allowed: {allowed}")
-        return _load(implementation, lambda: _attribute(module, reference["cls"]))
+        return module, reference["cls"]
 
 
 def build(cls: type[Strategy], params: Mapping[str, Any], name: str) -> tuple[Strategy | None, list[Problem]]:
@@ -162,9 +179,25 @@ def _attribute(module: str, name: str) -> object:
     return getattr(import_module(module), name)
 
 
+def import_freqtrade(part: str) -> Any:
+    """Import a module of what runs freqtrade strategies; only now, because pandas comes with it.
+
+    Raises:
+        ConfigurationError: pandas is not installed.
+    """
+    try:
+        return import_module(f"app.strategies.freqtrade.{part}")
+    except ModuleNotFoundError as error:
+        if error.name != "pandas":
+            raise
+        raise ConfigurationError("freqtrade strategies need pandas: install candlefleet[freqtrade]") from error
+
+
 def _load(implementation: str, load: Callable[[], object]) -> type[Strategy]:
     try:
         found = load()
+    except ConfigurationError as error:
+        raise ConfigurationError(f"implementation {implementation!r}: {error}") from error
     except (Exception, SystemExit) as error:  # importing runs user code
         raise ConfigurationError(
             f"implementation {implementation!r} cannot be imported: {type(error).__name__}: {error}"

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, JsonValue
 
 from app.domain.jobs import Signal
 from app.strategies.bars import Bars, FloatArray
@@ -60,6 +60,8 @@ class Signals(NamedTuple):
     """(n,) float64: protective stop, quote currency; NaN where none is stated, not used where flat."""
     target: FloatArray | None = None
     """(n,) float64: profit target, quote currency; NaN where none is stated, not used where flat."""
+    extras: dict[str, JsonValue] | None = None
+    """Anything else to keep with the outcome of the last candle; plain JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +117,8 @@ class Strategy:
 
     #: Candles that `signals` or `on_candle` reads back beyond the newest cell of bars and indicators.
     reach: ClassVar[int] = 0
+    #: What whoever runs the strategy should know of it; `strategies show` prints it.
+    notes: ClassVar[tuple[str, ...]] = ()
     #: Whether the strategy defines `signals`; set at class creation.
     vectorised: ClassVar[bool]
 

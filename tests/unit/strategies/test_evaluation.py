@@ -162,3 +162,14 @@ def test_indicators_cannot_be_changed_by_a_strategy() -> None:
 
     with pytest.raises(ValueError, match="read-only"):
         evaluate(Vandal(), random_walk(100))
+
+
+def test_extras_of_the_last_candle_are_kept() -> None:
+    answer = Signals(FLAT, ZEROS, extras={"why": "flat", "level": 1.5})
+    assert evaluate(Answering(answer), BARS) == Signal(action=0, strength=0.0, extras={"why": "flat", "level": 1.5})
+
+
+@pytest.mark.parametrize("extras", [{"why": object()}, {"why": "\x00"}, {1: 2}, "text"])
+def test_extras_that_cannot_be_kept_are_refused(extras: Any) -> None:
+    with pytest.raises(InvalidSignalError, match=CANDLE + "expected "):
+        evaluate(Answering(Signals(FLAT, ZEROS, extras=extras)), BARS)
