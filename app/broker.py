@@ -31,6 +31,8 @@ from app.settings import Settings
 EXECUTE_TASK = "strategies.execute"
 #: Tasks of the fleet itself, on the control queue.
 BURY_TASK, DEAD_LETTER_TASK, CANARY_TASK = "fleet.bury", "fleet.dead_letter", "fleet.canary"
+#: The gate's task, which travels with jobs of low priority: it may take minutes.
+VERIFY_TASK = "fleet.verify"
 
 #: Queues of jobs, in order of urgency.
 QUEUES: tuple[str, ...] = tuple(priority.value for priority in Priority)
@@ -302,16 +304,23 @@ class Publisher:
                     self._send(producer, group)
 
     def send_control(
-        self, task: str, body: Mapping[str, Any], *, task_id: str, correlation_id: str = "", queue: str = CONTROL_QUEUE
+        self,
+        task: str,
+        body: Mapping[str, Any],
+        *,
+        task_id: str,
+        correlation_id: str = "",
+        queue: str = CONTROL_QUEUE,
+        limit_s: float = CONTROL_LIMIT_S,
     ) -> None:
-        """Send one of the fleet's own tasks.
+        """Send one of the fleet's own tasks; its slot is killed after `limit_s` seconds.
 
         Raises:
             BrokerUnavailableError: Redis is away.
         """
         with self._translated():
             options = {"task_id": task_id, "correlation_id": correlation_id, "argsrepr": task_id}
-            self._put(self._open(), task, body, queue=queue, time_limit=CONTROL_LIMIT_S, **options)
+            self._put(self._open(), task, body, queue=queue, time_limit=limit_s, **options)
 
     def oldest(self) -> dict[str, str | None]:
         """Return the task id of the message that has waited longest in each queue; None for an empty queue.

@@ -27,7 +27,8 @@ from app.errors import CandlefleetError, ConfigurationError
 from app.feeds.base import FeedReport
 from app.feeds.generated import GeneratedFeed
 from app.feeds.replay import ReplayFeed
-from app.operations import BUILTIN_DEFINITIONS, Operations
+from app.operations import Operations
+from app.operations_gate import tell_rejected
 from app.processes import Children
 from app.producer.build import build_producer
 from app.producer.service import Producer, ProducerReport
@@ -173,7 +174,9 @@ def _on(
     environment = {**deployment.environment, "CANDLEFLEET_BROKER__KEY_PREFIX": settings.broker.key_prefix}
     try:
         _start_afresh(engine, publisher)
-        definitions = operations.add_definitions(settings.strategies.file or BUILTIN_DEFINITIONS)
+        definitions = operations.add_first_definitions()
+        for line in tell_rejected(definitions):
+            say(line)
         say(f"{len(definitions)} strategies, {plan.workers} worker(s) with {plan.slots} slots each")
         with Children(settings.home / "logs", environment) as children:
             _start_workers(children, plan, settings)

@@ -38,6 +38,10 @@ class UnknownStrategyError(PermanentError):
     """A strategy id, name or revision that the catalogue does not hold."""
 
 
+class RejectedStrategyError(PermanentError):
+    """A strategy that did not pass the gate was to get jobs."""
+
+
 class JobExpiredError(PermanentError):
     """A job was delivered when its candle was out of date."""
 

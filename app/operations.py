@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +16,7 @@ from app.domain.breakers import BreakerState
 from app.domain.queues import Waiting
 from app.domain.strategies import RegisteredStrategy, StrategyStatus
 from app.errors import BrokerUnavailableError, ConfigurationError
+from app.operations_gate import Force, Gate, Say, Verified, require_passed, silent, with_symbols
 from app.operations_pressure import describe_queues
 from app.operations_queues import Queues
 from app.settings import Settings
@@ -42,6 +43,7 @@ class Operations:
         celery = create_celery(settings)
         self.queues = Queues(celery)
         self._publisher = Publisher(celery, settings.dispatch.room)
+        self._gate = Gate(settings, self.changing, self._publisher)
         self._is_current = False
 
     def close(self) -> None:
@@ -83,15 +85,27 @@ class Operations:
         loaded = load_definitions(path, registry, window=self.settings.worker.window)
         return tuple(self._with_defaults(item) for item in loaded)
 
-    def add_definitions(self, path: Path) -> list[catalogue.Change]:
-        """Load a definition file into the catalogue, all of it or nothing. Idempotent.
+    def add_definitions(self, path: Path, force: Force | None = None, say: Say = silent) -> list[catalogue.Change]:
+        """Load a definition file into the catalogue, all of it or nothing, through the gate. Idempotent.
+
+        Args:
+            path: of the file.
+            force: decision to enable what does not pass; without it that is `rejected`.
+            say: told what takes time.
+
+        Raises:
+            ConfigurationError: everything that is wrong with it.
+            GateError: the gate itself failed.
+        """
+        return self._gate.add(self.read_definitions(path), force, say)
+
+    def add_unverified(self, path: Path) -> list[catalogue.Change]:
+        """Load a definition file into the catalogue without the gate: a deployment that is thrown away. Idempotent.
 
         Raises:
             ConfigurationError: everything that is wrong with it.
         """
-        loaded = self.read_definitions(path)
-        with self.changing() as connection:
-            return [catalogue.save_definition(connection, item.definition, item.provenance) for item in loaded]
+        return self._gate.save(self.read_definitions(path))
 
     def describe_strategy(self, implementation: str) -> tuple[str, ...]:
         """Return what whoever runs an implementation should know, or why it cannot be loaded on this machine."""
@@ -100,7 +114,55 @@ class Operations:
         except ConfigurationError as error:
             return (f"cannot be loaded here: {error}",)
 
-    def set_status(self, name: str, status: StrategyStatus) -> RegisteredStrategy:
+    def add_first_definitions(self) -> list[catalogue.Change]:
+        """Load the definitions that a new deployment begins with: the file of the settings, or those that ship.
+
+        Those that ship have passed the gate in the tests of their release.
+
+        Raises:
+            ConfigurationError: everything that is wrong with the file.
+            GateError: the gate itself failed.
+        """
+        own = self.settings.strategies.file
+        return self.add_definitions(own) if own else self.add_unverified(BUILTIN_DEFINITIONS)
+
+    def verify_file(self, path: Path, symbols: Sequence[str] = (), say: Say = silent) -> list[Verified]:
+        """Have every definition of a file verified; nothing is added.
+
+        Args:
+            path: of the file.
+            symbols: patterns of the stored series to use; those of the definitions by default.
+            say: told what takes time.
+
+        Raises:
+            ConfigurationError: everything that is wrong with it.
+            GateError: the gate itself failed.
+        """
+        definitions = [with_symbols(each.definition, symbols) for each in self.read_definitions(path)]
+        made = self._gate.verify([(each, self._gate.fingerprint(each)) for each in definitions], say)
+        return [Verified(each) for each in made]
+
+    def verify_strategy(
+        self, name: str, symbols: Sequence[str] = (), force: Force | None = None, say: Say = silent
+    ) -> Verified:
+        """Have a strategy of the catalogue verified: one that fails is rejected, a rejected one that passes is active.
+
+        Args:
+            name: of it.
+            symbols: as in `verify_file`.
+            force: decision to leave it active although it fails.
+            say: told what takes time.
+
+        Raises:
+            UnknownStrategyError: no strategy is called so.
+            ConfigurationError: it cannot be built here.
+            GateError: the gate itself failed.
+        """
+        with self.reading() as connection:
+            strategy = catalogue.load_strategy(connection, name)
+        return self._gate.verify_again(strategy, symbols, force, say)
+
+    def set_status(self, name: str, status: StrategyStatus, force: Force | None = None) -> RegisteredStrategy:
         """Pause, resume or unload a strategy; takes effect with the next candle. Idempotent.
 
         A strategy that becomes active gets a clean slate: its breaker closes, its crashes are forgotten, and every
@@ -108,8 +170,11 @@ class Operations:
 
         Raises:
             UnknownStrategyError: no strategy is called so.
+            RejectedStrategyError: it was to become active, the gate rejected it, and nobody forced it.
         """
         with self.changing() as connection:
+            if status is StrategyStatus.ACTIVE:
+                require_passed(connection, catalogue.load_strategy(connection, name), force)
             strategy = catalogue.set_status(connection, name, status)
             if status is StrategyStatus.ACTIVE:
                 breakers.close_breaker(connection, strategy.id)

@@ -193,6 +193,12 @@ def _strategies(connection: Connection, _: Settings) -> Iterator[Check]:
         yield Check("quarantine", State.WARNING, f"killed slots: {', '.join(quarantined)}", advice)
     else:
         yield Check("quarantine", State.OK, "no strategy")
+    rejected = listings.list_names(connection, StrategyStatus.REJECTED)
+    if rejected:
+        advice = "'candlefleet strategies show NAME' says why; correct it, then 'candlefleet strategies add'"
+        yield Check("gate", State.WARNING, f"rejected: {', '.join(rejected)}", advice)
+    else:
+        yield Check("gate", State.OK, "no strategy is rejected")
 
 
 def _unfinished(connection: Connection, settings: Settings) -> Iterator[Check]:

@@ -10,7 +10,8 @@ from threading import Event
 from app.deployment import Deployment
 from app.errors import ConfigurationError
 from app.flower import keep_password
-from app.operations import BUILTIN_DEFINITIONS, Operations
+from app.operations import Operations
+from app.operations_gate import tell_rejected
 from app.processes import Children
 from app.settings import Settings
 from app.storage.engine import build_engine
@@ -77,7 +78,9 @@ def _prepare(settings: Settings, say: Callable[[str], None]) -> None:
         say(f"{known} strategies in the catalogue")
         return
     operations = Operations(settings)
-    added = operations.add_definitions(settings.strategies.file or BUILTIN_DEFINITIONS)
+    added = operations.add_first_definitions()
+    for line in tell_rejected(added):
+        say(line)
     operations.close()
     say(f"{len(added)} strategies added to an empty catalogue")
 

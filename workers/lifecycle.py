@@ -49,6 +49,7 @@ class Slot:
     publisher: Publisher
     events: JobEvents | None
     """None: nobody is told of single jobs."""
+    settings: Settings
 
     def close(self) -> None:
         """Give everything back; at the exit of the process."""
@@ -105,7 +106,7 @@ def open_slot(app: Celery, settings: Settings, shared: Shared) -> Slot:
         begin=events.begin if events else _tell_nobody,
         tell=events.land if events else _tell_nobody,
     )
-    return Slot(name, executor, store, engine, publisher, events)
+    return Slot(name, executor, store, engine, publisher, events, settings)
 
 
 def _tell_nobody(*_: object) -> None:

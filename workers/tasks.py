@@ -19,10 +19,11 @@ from psycopg import DataError as DriverDataError
 from sqlalchemy.exc import DataError
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
-from app.broker import BURY_TASK, CANARY_TASK, DEAD_LETTER_TASK, EXECUTE_TASK
+from app.broker import BURY_TASK, CANARY_TASK, DEAD_LETTER_TASK, EXECUTE_TASK, VERIFY_TASK
 from app.domain.jobs import Bundle, Chunk, OutcomeStatus
 from app.errors import MessageError, TransientError
 from app.telemetry import about_dispatch
+from app.verifying import run_verifications
 from workers.execution import Landed
 from workers.lifecycle import Slot
 from workers.requests import RECEIVED_AT
@@ -66,11 +67,15 @@ def register(app: Celery, slot: Callable[[], Slot], tally: Tally, request: type[
     def answer_canary(_task: Task, *given: object, **named: object) -> None:
         _settle(slot, given, named, _answer_canary)
 
+    def verify(task: Task, *given: object, **named: object) -> None:
+        _settle(slot, given, named, partial(_verify, task.request))
+
     tasks: dict[str, Callable[..., None]] = {
         EXECUTE_TASK: execute,
         BURY_TASK: bury,
         DEAD_LETTER_TASK: keep_dead_letter,
         CANARY_TASK: answer_canary,
+        VERIFY_TASK: verify,
     }
     for name, task in tasks.items():
         # Celery's own events would be about messages; those about jobs are sent by `workers.events`
@@ -134,6 +139,12 @@ def _keep_dead_letter(slot: Slot, body: object) -> None:
 
 def _answer_canary(slot: Slot, body: object) -> None:
     slot.store.answer_canary(*_texts(body, "node"))
+
+
+def _verify(request: Context, slot: Slot, body: object) -> None:
+    # delivered again: the slot that took it first is gone
+    again = bool((request.delivery_info or {}).get("redelivered"))
+    run_verifications(slot.store.within, slot.settings, _texts(body, "verification"), slot.name, again=again)
 
 
 def _texts(body: object, *names: str) -> tuple[str, ...]:

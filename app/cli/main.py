@@ -24,6 +24,7 @@ from app.cli import (
     ledger,
     maintenance,
     queues,
+    replay,
     settings,
     strategies,
     trace,
@@ -64,6 +65,7 @@ cli.command("status")(ledger.status)
 cli.command("outcomes")(ledger.outcomes)
 cli.command("decisions")(ledger.decisions)
 cli.command("trace")(trace.trace)
+cli.command("replay")(replay.replay)
 cli.command("doctor")(doctor.doctor)
 cli.command("drill")(drill.drill)
 cli.command("bench")(bench.bench)

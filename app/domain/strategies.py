@@ -26,12 +26,16 @@ class Priority(StrEnum):
 
 
 class StrategyStatus(StrEnum):
-    """Whether a strategy gets jobs: only an active one does. A quarantined one killed slots too often."""
+    """Whether a strategy gets jobs: only an active one does.
+
+    A quarantined one killed slots too often; a rejected one did not pass the gate.
+    """
 
     ACTIVE = "active"
     PAUSED = "paused"
     UNLOADED = "unloaded"
     QUARANTINED = "quarantined"
+    REJECTED = "rejected"
 
 
 class Limits(Value):

@@ -129,12 +129,14 @@ strategies = Table(
     Column("provenance", JSONB, nullable=False, server_default=text("'{}'")),
     _moment("created_at", default=True),
     _moment("updated_at", default=True),
+    Column("fingerprint", Text),
     UniqueConstraint("name"),
     _one_of("priority", [word.value for word in Priority]),
     _one_of("status", [word.value for word in StrategyStatus]),
 )
 
-#: What each revision computes; rows never change, so an outcome can always be computed again.
+#: What each revision computes; rows never change, so an outcome can always be computed again. A fingerprint that nobody
+#: took is filled in later.
 strategy_revisions = Table(
     "strategy_revisions",
     metadata,
@@ -143,8 +145,36 @@ strategy_revisions = Table(
     _required("implementation", Text()),
     _required("params", JSONB()),
     _moment("created_at", default=True),
+    Column("fingerprint", Text),
     PrimaryKeyConstraint("strategy_id", "revision"),
 )
+
+#: What the gate was asked about strategies, and what it said; and who enabled one that it rejected.
+verifications = Table(
+    "verifications",
+    metadata,
+    Column("id", Text, primary_key=True),
+    _required("strategy", Text()),
+    _required("implementation", Text()),
+    _required("params", JSONB()),
+    _required("limits", JSONB()),
+    _required("symbols", ARRAY(Text())),
+    _required("timeframes", ARRAY(Text())),
+    _required("fingerprint", Text()),
+    _moment("asked_at", default=True),
+    _moment("started_at", nullable=True),
+    _moment("finished_at", nullable=True),
+    Column("ran_on", Text),
+    Column("verdict", Text),
+    Column("report", JSONB),
+    Column("strategy_id", Integer),
+    Column("revision", Integer),
+    _moment("forced_at", nullable=True),
+    Column("forced_by", Text),
+    Column("forced_reason", Text),
+    _one_of("verdict", ["passed", "rejected"]),
+)
+Index("ix_verifications_revision", verifications.c.strategy_id, verifications.c.revision)
 
 dispatches = Table(
     "dispatches",

@@ -13,6 +13,7 @@ from app.domain.jobs import JobKey
 from app.domain.strategies import Limits, RegisteredStrategy, StrategyDefinition, StrategyStatus, Subscription
 from app.errors import UnknownStrategyError, did_you_mean
 from app.storage.schema import catalogue, strategies, strategy_revisions
+from app.storage.verifications import Verification
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,8 @@ class Revision:
     implementation: str
     params: dict[str, Any]
     limits: Limits
+    fingerprint: str | None = None
+    """What its code was when it was added; None when nobody took it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,8 @@ class Change:
     strategy: RegisteredStrategy
     was: str
     """``added``, ``changed`` or ``unchanged``."""
+    verification: Verification | None = None
+    """What the gate said, if it was asked."""
 
 
 def load_version(connection: Connection) -> int:
@@ -77,20 +82,31 @@ def load_revisions(connection: Connection, keys: Sequence[JobKey]) -> dict[JobKe
     found = {}
     for row in connection.execute(query):
         key = JobKey(row.strategy_id, row.revision)
-        found[key] = Revision(key, row.name, row.implementation, row.params, Limits(**row.limits))
+        limits = Limits(**row.limits)
+        found[key] = Revision(key, row.name, row.implementation, row.params, limits, row.fingerprint)
     return {key: found[key] for key in keys if key in found}
 
 
+def load_fingerprint(connection: Connection, name: str) -> str | None:
+    """Return the fingerprint of a strategy's current revision; None when nobody took it, or there is no strategy."""
+    return connection.execute(select(strategies.c.fingerprint).where(strategies.c.name == name)).scalar()
+
+
 def save_definition(
-    connection: Connection, definition: StrategyDefinition, provenance: Mapping[str, str] | None = None
+    connection: Connection,
+    definition: StrategyDefinition,
+    provenance: Mapping[str, str] | None = None,
+    fingerprint: str | None = None,
 ) -> Change:
     """Add a strategy or change the one of the same name. Idempotent; runs in the caller's transaction.
 
-    Another implementation or other params make a new revision; anything else changes in place. A status
-    that the definition does not state stays what an operator made it.
+    Another implementation, other params or another fingerprint make a new revision; anything else changes in place.
+    A status that the definition does not state stays what an operator made it.
     """
     _lock(connection)
     values = {**_columns(definition), "provenance": dict(provenance or {})}
+    if fingerprint is not None:
+        values["fingerprint"] = fingerprint
     row = connection.execute(select(strategies).where(strategies.c.name == definition.name).with_for_update())
     known = row.one_or_none()
     if known is None:
@@ -99,8 +115,7 @@ def save_definition(
         values["status"] = known.status
     if all(getattr(known, name) == value for name, value in values.items()):
         return Change(_read(known), "unchanged")
-    computes = (known.implementation, known.params) != (values["implementation"], values["params"])
-    revision = known.revision + computes
+    revision = known.revision + _computes_otherwise(known, values)
     changed = connection.execute(
         update(strategies)
         .where(strategies.c.id == known.id)
@@ -139,14 +154,25 @@ def _add(connection: Connection, values: dict[str, Any]) -> RegisteredStrategy:
     return _read(row)
 
 
+def _computes_otherwise(known: Row[Any], values: Mapping[str, Any]) -> bool:
+    if (known.implementation, known.params) != (values["implementation"], values["params"]):
+        return True
+    # a revision whose fingerprint nobody took yet gets it now
+    return known.fingerprint is not None and known.fingerprint != values.get("fingerprint", known.fingerprint)
+
+
 def _save_revision(connection: Connection, row: Row[Any]) -> None:
     values = {
         "strategy_id": row.id,
         "revision": row.revision,
         "implementation": row.implementation,
         "params": row.params,
+        "fingerprint": row.fingerprint,
     }
-    connection.execute(upsert(strategy_revisions).values(**values).on_conflict_do_nothing())
+    known = upsert(strategy_revisions).values(**values)
+    first = func.coalesce(strategy_revisions.c.fingerprint, known.excluded.fingerprint)
+    key = ["strategy_id", "revision"]
+    connection.execute(known.on_conflict_do_update(index_elements=key, set_={"fingerprint": first}))
 
 
 def _lock(connection: Connection) -> None:

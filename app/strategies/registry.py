@@ -20,6 +20,7 @@ from pydantic_core import ErrorDetails
 
 from app.errors import ConfigurationError, did_you_mean
 from app.strategies.builtin import BUILTINS
+from app.strategies.fingerprint import digest_sources, forget_modules
 from app.strategies.sdk import Strategy
 
 #: Entry point group of strategies in installed packages.
@@ -32,6 +33,9 @@ FREQTRADE_ENTRY_POINT_GROUP = "candlefleet.freqtrade"
 FREQTRADE_PREFIX = "freqtrade:"
 
 _REFERENCE = re.compile(r"(?P<module>[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):(?P<cls>[A-Za-z_]\w*)", re.ASCII)
+
+#: Digests of the user code that this process has imported, as it was then, by module; modules are shared like this too.
+_IMPORTED: dict[str, str] = {}
 
 
 class Problem(NamedTuple):
@@ -77,7 +81,7 @@ class Registry:
             module, name = self._find_freqtrade(implementation.removeprefix(FREQTRADE_PREFIX))
             return _load(implementation, lambda: import_freqtrade("native").load(module, name))
         module, name = self._find_module(implementation)
-        return _load(implementation, lambda: _attribute(module, name))
+        return _load(implementation, lambda: self._import(module, name))
 
     def create(self, implementation: str, params: Mapping[str, Any] | None = None, *, name: str = "") -> Strategy:
         """Create a strategy with validated params.
@@ -114,6 +118,14 @@ class Registry:
             found = f"implementation {implementation!r}: module {module!r} is not under an allowed prefix"
             raise ConfigurationError(f"{found}; allowed: {allowed}")
         return module, reference["cls"]
+
+    def _import(self, module: str, cls: str) -> object:
+        """Import a class; a module whose files have changed since this process imported it is imported anew."""
+        digest = digest_sources(module, self.allowed_modules)
+        if _IMPORTED.get(module, digest) != digest:
+            forget_modules(module, self.allowed_modules)
+        _IMPORTED[module] = digest
+        return getattr(import_module(module), cls)
 
 
 def build(cls: type[Strategy], params: Mapping[str, Any], name: str) -> tuple[Strategy | None, list[Problem]]:
@@ -173,10 +185,6 @@ def _schema(model: type[BaseModel], path: tuple[str, ...]) -> dict[str, Any]:
 def _dereferenced(root: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
     reference = schema.get("$ref", "")
     return root["$defs"][reference.rpartition("/")[2]] if reference else schema
-
-
-def _attribute(module: str, name: str) -> object:
-    return getattr(import_module(module), name)
 
 
 def import_freqtrade(part: str) -> Any:

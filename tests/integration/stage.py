@@ -59,7 +59,7 @@ class Stage:
             "CANDLEFLEET_BROKER__KEY_PREFIX": PREFIX,
             "CANDLEFLEET_WORKER__HEARTBEAT_S": "0.2",
             "CANDLEFLEET_LOG__JSON_LINES": "true",
-            "CANDLEFLEET_STRATEGIES__MODULES": '["tests.integration"]',
+            "CANDLEFLEET_STRATEGIES__MODULES": '["tests.integration", "tests.quant"]',
         }
 
     def add(self, name: str, implementation: str = "ema_cross", **changes: Any) -> int:
@@ -116,7 +116,9 @@ class Stage:
             self.redis.delete(*keys)
         tables = "candles, series, strategies, strategy_revisions, dispatches, outcomes, attempts, decisions, breakers"
         with self.operations.changing() as connection:
-            connection.execute(text(f"TRUNCATE {tables}, dead_letters, nodes, producers RESTART IDENTITY CASCADE"))
+            connection.execute(
+                text(f"TRUNCATE {tables}, dead_letters, nodes, producers, verifications RESTART IDENTITY CASCADE")
+            )
             connection.execute(text("UPDATE catalogue SET version = version + 1"))
 
     def close(self) -> None:
@@ -194,7 +196,7 @@ def staging() -> Iterator[Stage]:
                 worker=WorkerSettings(heartbeat_s=0.2),
                 broker=BrokerSettings(key_prefix=PREFIX),
                 dispatch=DispatchSettings(trusted_after=0),
-                strategies=StrategySettings(modules=("tests.integration",)),
+                strategies=StrategySettings(modules=("tests.integration", "tests.quant")),
             )
             stage = Stage(settings)
             upgrade(stage.operations.engine)

@@ -78,6 +78,10 @@ class SlotStore:
         """Note that a node's canary came through."""
         self._with(lambda connection: answer_canary(connection, node))
 
+    def within(self, action: Callable[[Connection], T]) -> T:
+        """Do something else on the slot's connection."""
+        return self._with(action)
+
     def close(self) -> None:
         """Give the connection back. Idempotent."""
         if self._connection is not None:

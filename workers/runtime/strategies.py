@@ -6,12 +6,20 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import structlog
+
 from app.domain.jobs import JobKey
 from app.domain.strategies import Limits
 from app.errors import CandlefleetError, ConfigurationError, UnknownStrategyError
 from app.storage.strategies import Revision
+from app.strategies.fingerprint import Fingerprint, take_fingerprint
 from app.strategies.registry import Registry
 from app.strategies.sdk import Strategy
+
+log = structlog.get_logger()
+
+#: Characters of a fingerprint that people are shown.
+SHOWN = 12
 
 LoadRevisions = Callable[[Sequence[JobKey]], dict[JobKey, Revision]]
 
@@ -71,9 +79,27 @@ class RuntimeCache:
         strategy = self._strategies.get(key)
         if strategy is None:
             strategy = self._registry.create(revision.implementation, revision.params, name=revision.name)
+            self._check_code(revision, strategy)
             self._strategies[key] = strategy
             if len(self._strategies) > self._most:
                 self._strategies.popitem(last=False)
         else:
             self._strategies.move_to_end(key)
         return strategy
+
+    def _check_code(self, revision: Revision, strategy: Strategy) -> None:
+        """Refuse code that is not the revision's: its outcomes would be recorded as what they are not."""
+        if revision.fingerprint is None:
+            return
+        wanted = Fingerprint.read(revision.fingerprint)
+        found = take_fingerprint(strategy, self._registry.allowed_modules)
+        if wanted.code != found.code:
+            raise ConfigurationError(
+                f"strategy {revision.name!r}: expected the code of revision {revision.key.revision} "
+                f"({wanted.code[:SHOWN]}), found other code on this node ({found.code[:SHOWN]}): bring the same code "
+                "to every node, then run 'candlefleet strategies add', which makes it a new revision"
+            )
+        if wanted.platform != found.platform:
+            # numbers may differ in their last digits; stopping the fleet for an upgrade would be worse
+            advice = "run 'candlefleet strategies add' when all nodes are upgraded"
+            log.warning("strategy runs on another SDK, numpy or TA-Lib", strategy=revision.name, advice=advice)
