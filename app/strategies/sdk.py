@@ -63,6 +63,11 @@ class Signals(NamedTuple):
     extras: dict[str, JsonValue] | None = None
     """Anything else to keep with the outcome of the last candle; plain JSON."""
 
+    @property
+    def columns(self) -> tuple[npt.NDArray[np.generic] | None, ...]:
+        """The cells of all candles, column by column; None for one that is not stated."""
+        return self.action, self.strength, self.edge, self.stop, self.target
+
 
 @dataclass(frozen=True, slots=True)
 class Context:

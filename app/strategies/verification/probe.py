@@ -88,7 +88,7 @@ class Probe:
 
     def _cells(self, bars: Bars) -> Signals:
         answer: object = self.strategy.signals(bars, IndicatorCache(bars).select(self.strategy.declared))
-        if not isinstance(answer, Signals) or not all(_fits(column, len(bars)) for column in answer):
+        if not isinstance(answer, Signals) or not all(_fits(column, len(bars)) for column in answer.columns):
             evaluate(self.strategy, bars)  # says clearly what is wrong with it
             raise InvalidSignalError(": expected the same columns every time, found others")
         return answer
