@@ -60,6 +60,6 @@ def test_notes_of_what_cannot_be_loaded_here_say_so(
     file.write_text(DEFINITIONS)
     add(settings, file)
     elsewhere = settings.model_copy(update={"strategies": settings.strategies.model_copy(update={"modules": ()})})
-    monkeypatch.delenv(f"{PREFIX}STRATEGIES__MODULES")
+    monkeypatch.delenv(f"{PREFIX}STRATEGIES__MODULES", raising=False)
     (note,) = json.loads(run(elsewhere, monkeypatch, "show", "channel", "--json").stdout)["notes"]
     assert "cannot be loaded here" in note and "not under an allowed prefix" in note
