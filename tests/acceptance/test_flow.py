@@ -130,8 +130,9 @@ def test_slots_stay_small_with_fifty_strategies(celery_setup: CeleryTestSetup, s
     assert_exactly_once(scene, "MEM-ONE", "MEM-TWO")
     slots = celery_setup.worker.process.slots()
     assert len(slots) == 2
-    resident = {pid: psutil.Process(pid).memory_info().rss for pid in slots}
-    assert max(resident.values()) < 150_000_000
+    # pages that processes share, such as libraries loaded before the fork, count in proportion
+    own = {pid: psutil.Process(pid).memory_full_info().pss for pid in slots}
+    assert max(own.values()) < 100_000_000, own
 
 
 def test_fleet_answers_by_its_names(celery_setup: CeleryTestSetup) -> None:

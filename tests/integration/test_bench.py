@@ -12,7 +12,7 @@ import pytest
 from app.benchmark.measuring import BenchmarkError
 from app.benchmark.plan import Plan
 from app.benchmark.report import Report
-from app.benchmark.results import CELERY, FLEET, JOBS_PER_S, LIMIT, P50_MS, P95_MS, SEQUENTIAL, UNCHUNKED
+from app.benchmark.results import CELERY, FLEET, JOBS_PER_S, LIMIT, P50_MS, P95_MS, SEQUENTIAL, UNCHUNKED, UTILISATION
 from app.benchmark.run import run_benchmark
 from app.settings import Settings
 from tests.building import REPOSITORY
@@ -48,7 +48,8 @@ def test_every_contender_is_measured_in_every_round(report: Report):
     for contender in (FLEET, SEQUENTIAL):
         p50, p95 = (found["slots-3", contender, measure] for measure in (P50_MS, P95_MS))  # type: ignore[index]
         assert 10.0 < p50.median <= p95.median
-    assert all(value > 0 for measurement in found.values() for value in measurement.values)
+    # a burst this small may be over before any slot was seen at work
+    assert all(v > 0 or key[2] == UTILISATION for key, measured in found.items() for v in measured.values)
     document = json.loads(json.dumps(report.document(), allow_nan=False))
     assert {"three_slots_vs_sequential", "burst_memory_growth"} <= set(document["ratios"])
     assert document["versions"]["postgres"] and document["versions"]["redis-server"] and document["machine"]["cores"]
