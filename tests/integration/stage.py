@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any
 import redis
 from pydantic import SecretStr
 from sqlalchemy import text
+from typer.testing import Result
 
 from app import embedded
 from app.broker import Envelope, Publisher, create_celery
@@ -36,6 +37,10 @@ HOUR = timedelta(hours=1)
 
 #: A key prefix, because kombu prefixes the keys of some commands only.
 PREFIX = "stage:"
+
+
+#: Runs the command line with some arguments.
+Run = Callable[..., Result]
 
 
 class Stage:

@@ -11,10 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner, Result
 
 from app.broker import create_celery
-from app.cli.main import cli
 from app.domain.candles import Candle
 from app.domain.strategies import StrategyStatus
 from app.errors import RejectedStrategyError, UnknownStrategyError
@@ -26,12 +24,10 @@ from app.storage.strategies import set_status
 from app.storage.verifications import load_newest
 from app.strategies.registry import Registry
 from tests.building import walk
-from tests.integration.stage import Stage, staging
+from tests.integration.stage import Run, Stage
 from tests.waiting import wait_until
 from workers.lifecycle import open_slot
 from workers.shared import Shared
-
-Run = Callable[..., Result]
 
 GOOD = """
 [strategies.cross]
@@ -43,28 +39,6 @@ BAD = """
 implementation = "tests.quant.wrong:PeeksAhead"
 limits = { p95_ms = 5000 }
 """
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[Stage]:
-    with staging() as stage:
-        yield stage
-
-
-@pytest.fixture
-def stage(running: Stage) -> Stage:
-    running.clear()
-    return running
-
-
-@pytest.fixture
-def run(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs the command line against the stage; its logging goes nowhere that outlives it."""
-    for name, value in stage.environment.items():
-        if name.startswith("CANDLEFLEET_"):
-            monkeypatch.setenv(name, value)
-    monkeypatch.setattr("app.cli.session.configure_logging", lambda _: None)
-    return lambda *arguments: CliRunner().invoke(cli, [str(each) for each in arguments])
 
 
 @pytest.fixture

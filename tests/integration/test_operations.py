@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import text
-from typer.testing import CliRunner, Result
 
-from app.cli.main import cli
 from app.domain.breakers import BreakerRules
 from app.domain.jobs import JobKey, Outcome, OutcomeStatus, Signal
 from app.domain.strategies import StrategyStatus
@@ -25,32 +22,8 @@ from app.storage import breakers, listings
 from app.storage.engine import driver_of
 from app.storage.landing import Attempt, land
 from app.storage.strategies import load_version, set_status
-from tests.integration.stage import PREFIX, Stage, staging
+from tests.integration.stage import PREFIX, Run, Stage
 from tests.waiting import wait_until
-
-Run = Callable[..., Result]
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[Stage]:
-    with staging() as stage:
-        yield stage
-
-
-@pytest.fixture
-def stage(running: Stage) -> Stage:
-    running.clear()
-    return running
-
-
-@pytest.fixture
-def run(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs the command line against the stage; its logging goes nowhere that outlives it."""
-    for name, value in stage.environment.items():
-        if name.startswith("CANDLEFLEET_"):
-            monkeypatch.setenv(name, value)
-    monkeypatch.setattr("app.cli.session.configure_logging", lambda _: None)
-    return lambda *arguments: CliRunner().invoke(cli, [str(each) for each in arguments])
 
 
 def outcome(strategy: int, **changes: Any) -> Outcome:

@@ -18,23 +18,11 @@ from celery.worker import state
 from app.broker import create_celery
 from app.domain.jobs import read_job_id
 from app.operations_cancel import cancel_jobs
-from tests.integration.stage import REPOSITORY, Stage, Worker, staging
+from tests.integration.stage import REPOSITORY, Stage, Worker
 from tests.listening import listening
 from tests.waiting import wait_until
 from workers.requests import hear_revocations
 from workers.shared import MOST_REVOKED, Revoked
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[Stage]:
-    with staging() as stage:
-        yield stage
-
-
-@pytest.fixture
-def stage(running: Stage) -> Stage:
-    running.clear()
-    return running
 
 
 @pytest.fixture
