@@ -46,6 +46,10 @@ class JobExpiredError(PermanentError):
     """A job was delivered when its candle was out of date."""
 
 
+class TimeframeError(ConfigurationError, PermanentError):
+    """A strategy was asked about a timeframe that its higher timeframes cannot be made from."""
+
+
 class TransientError(CandlefleetError):
     """Trying again later may succeed.
 
@@ -85,6 +89,10 @@ class MemoryLimitError(StrategyError):
 
 class InvalidSignalError(StrategyError):
     """A strategy returned signals of the wrong type, shape, length or range."""
+
+
+class UnknownIndicatorError(StrategyError):
+    """A strategy looked up an indicator that it has not declared."""
 
 
 class JobTimeoutError(BaseException):

@@ -16,8 +16,10 @@ import numpy as np
 import talib
 from numpy.lib.stride_tricks import sliding_window_view
 
-from app.errors import ConfigurationError, StrategyError, did_you_mean
+from app.domain.candles import Timeframe
+from app.errors import ConfigurationError, StrategyError, TimeframeError, did_you_mean
 from app.strategies.bars import Bars, FloatArray
+from app.strategies.higher import Higher, build_higher
 
 #: Share of an endless exponential average that candles older than the warm-up would carry. With one percent, an
 #: average of 200 settles within 461 candles, which still fits the default window of 512. Chosen by us.
@@ -40,11 +42,56 @@ class Indicator(NamedTuple):
     name: str
     params: tuple[float, ...]
     line: str = "value"
+    timeframe: str = ""
+    """The higher timeframe whose candles it is computed on; empty for those of the window."""
 
     @property
     def settled(self) -> int:
-        """Candles after which the newest cell is valid and older candles would change it by little (TAIL_WEIGHT)."""
+        """Candles, of its own timeframe, after which the newest cell is valid and older ones would change it by little.
+
+        See TAIL_WEIGHT.
+        """
         return _family(self.name).settled(*self.params)
+
+    def settled_on(self, base: Timeframe) -> int:
+        """Return the candles of a window's timeframe after which the newest cell is valid.
+
+        Raises:
+            TimeframeError: candles of `base` cannot make those of the indicator's timeframe.
+        """
+        if not self.timeframe:
+            return self.settled
+        # a window may begin and end in the middle of a higher candle: what it has of those two does not count
+        return (self.settled + 1) * self._count(base) - 1
+
+    def on(self, timeframe: str) -> Indicator:
+        """Return this line computed on a higher timeframe, and aligned on the candles of the window.
+
+        A cell is the value of the newest higher candle that has closed when the cell's own candle closes. The higher
+        candles are made from those of the window, see `app.strategies.higher`.
+
+        Args:
+            timeframe: such as ``4h``; the strategy works on any lower one that divides it.
+
+        Raises:
+            ConfigurationError: no such timeframe, or none is below it.
+        """
+        if timeframe not in _HIGHER:
+            raise ConfigurationError(
+                f"indicator {self.name}: unknown higher timeframe {timeframe!r}: {did_you_mean(timeframe, _HIGHER)}"
+            )
+        return self._replace(timeframe=str(timeframe))
+
+    def _count(self, base: Timeframe) -> int:
+        higher = Timeframe(self.timeframe)
+        count = higher.count(base)
+        if not count:
+            fitting = ", ".join(each.value for each in Timeframe if higher.count(each))
+            raise TimeframeError(
+                f"indicator {self.name} on {higher.value}: expected candles of a lower timeframe that divides it "
+                f"({fitting}), found {base.value}"
+            )
+        return count
 
     @classmethod
     def sma(cls, period: int) -> Indicator:
@@ -137,6 +184,19 @@ class Indicator(NamedTuple):
         """Volume-weighted average of the typical price over `period` candles; NaN where none of them has volume."""
         return cls("vwap", _periods("vwap", period))
 
+    @classmethod
+    def volume(cls, period: int) -> Indicator:
+        """Mean volume of `period` candles, this one included, base units."""
+        return cls("volume", _periods("volume", period))
+
+    @classmethod
+    def candle(cls, *, line: str = "close", ago: int = 0) -> Indicator:
+        """Lines open, high, low, close and volume of the candle itself, or of that `ago` candles before it.
+
+        Meant for a higher timeframe: ``Indicator.candle(line="high").on("1d")`` is the high of the newest closed day.
+        """
+        return cls("candle", _periods("candle", ago, least=0), _line("candle", line))
+
 
 class IndicatorCache:
     """Computes each indicator of one window once, for all strategies that look at that window.
@@ -144,17 +204,19 @@ class IndicatorCache:
     Not shared between windows or threads; results are (n,) float64, NaN where too little history exists, read-only.
     """
 
-    __slots__ = ("_lines", "bars")
+    __slots__ = ("_higher", "_lines", "bars")
 
     def __init__(self, bars: Bars) -> None:
         self.bars = bars
         self._lines: dict[Indicator, FloatArray] = {}
+        self._higher: dict[str, Higher] = {}
 
     def __getitem__(self, indicator: Indicator) -> FloatArray:
         """Return one line, computing its indicator at the first request.
 
         Raises:
             StrategyError: TA-Lib refused the params or the window.
+            TimeframeError: the window's candles cannot make those of the indicator's timeframe.
             ConfigurationError: an indicator that was not built by Indicator's classmethods and does not exist.
         """
         line = self._lines.get(indicator)
@@ -168,22 +230,24 @@ class IndicatorCache:
         return {name: self[indicator] for name, indicator in declared.items()}
 
     def _computed(self, indicator: Indicator) -> FloatArray:
-        family = _family(indicator.name)
+        family, frame = _family(indicator.name), indicator.timeframe
         _line(indicator.name, indicator.line)
-        for name, values in zip(family.lines, self._compute(family, indicator), strict=True):
+        made = self._compute_higher(family, indicator) if frame else _compute(family, indicator, self.bars)
+        for name, values in zip(family.lines, made, strict=True):
             values.setflags(write=False)
-            self._lines[Indicator(indicator.name, indicator.params, name)] = values
+            # a view: who owns an array may make it writable again
+            self._lines[Indicator(indicator.name, indicator.params, name, frame)] = values.view()
         return self._lines[indicator]
 
-    def _compute(self, family: _Family, indicator: Indicator) -> tuple[FloatArray, ...]:
-        try:
-            return family.compute(self.bars, *indicator.params)
-        except Exception as error:  # TA-Lib raises plain Exception
-            asked = f"{indicator.name}{indicator.params}"
-            raise StrategyError(
-                f"indicator {asked} over {len(self.bars)} candles of {self.bars.symbol} {self.bars.timeframe}: "
-                f"expected finite candles and params in range, TA-Lib said: {error}"
-            ) from error
+    def _compute_higher(self, family: _Family, indicator: Indicator) -> tuple[FloatArray, ...]:
+        indicator._count(self.bars.timeframe)
+        frame = indicator.timeframe
+        higher = self._higher.get(frame)
+        if higher is None:
+            higher = self._higher[frame] = build_higher(self.bars, Timeframe(frame))
+        if not len(higher.bars):
+            return tuple(np.full(len(self.bars), np.nan) for _ in family.lines)
+        return tuple(higher.align(line) for line in _compute(family, indicator, higher.bars))
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +257,17 @@ class _Family:
     compute: Callable[..., tuple[FloatArray, ...]]
     settled: Callable[..., int]
     lines: tuple[str, ...] = ("value",)
+
+
+def _compute(family: _Family, indicator: Indicator, bars: Bars) -> tuple[FloatArray, ...]:
+    try:
+        return family.compute(bars, *indicator.params)
+    except Exception as error:  # TA-Lib raises plain Exception
+        asked = f"{indicator.name}{indicator.params}"
+        raise StrategyError(
+            f"indicator {asked} over {len(bars)} candles of {bars.symbol} {bars.timeframe}: "
+            f"expected finite candles and params in range, TA-Lib said: {error}"
+        ) from error
 
 
 def _family(name: str) -> _Family:
@@ -277,11 +352,15 @@ def _donchian(bars: Bars, period: int) -> tuple[FloatArray, FloatArray]:
     return _delayed(talib.MAX(bars.high, period)), _delayed(talib.MIN(bars.low, period))
 
 
-def _delayed(values: FloatArray) -> FloatArray:
-    """Move a line one candle later, so that it speaks of the candles before."""
+def _delayed(values: FloatArray, candles: int = 1) -> FloatArray:
+    """Move a line some candles later, so that it speaks of the candles before."""
     later = np.full_like(values, np.nan)
-    later[1:] = values[:-1]
+    later[candles:] = values[: len(values) - candles]
     return later
+
+
+def _candle(bars: Bars, ago: int) -> tuple[FloatArray, ...]:
+    return tuple(_delayed(values, ago) for values in (bars.open, bars.high, bars.low, bars.close, bars.volume))
 
 
 def _supertrend(bars: Bars, period: int, multiplier: float) -> tuple[FloatArray, FloatArray]:
@@ -336,6 +415,17 @@ def _vwap(bars: Bars, period: int) -> tuple[FloatArray]:
     return (values,)
 
 
+def _mean_volume(bars: Bars, period: int) -> tuple[FloatArray]:
+    """Mean of each `period` candles, summed afresh: a running sum would keep a remainder of earlier volume."""
+    values = np.full(len(bars), np.nan)
+    if len(bars) >= period:
+        values[period - 1 :] = sliding_window_view(bars.volume, period).mean(axis=1)
+    return (values,)
+
+
+#: Timeframes that have a lower one.
+_HIGHER = tuple(each.value for each in Timeframe if each is not Timeframe.M1)
+
 _FAMILIES = {
     "sma": _Family(lambda bars, n: (talib.SMA(bars.close, n),) if n > 1 else (bars.close.copy(),), lambda n: n),
     "ema": _Family(lambda bars, n: (talib.EMA(bars.close, n),) if n > 1 else (bars.close.copy(),), _ema_settled),
@@ -362,4 +452,6 @@ _FAMILIES = {
     "donchian": _Family(_donchian, lambda n: n + 1, ("upper", "lower")),
     "supertrend": _Family(_supertrend, _supertrend_settled, ("level", "direction")),
     "vwap": _Family(_vwap, lambda n: n),
+    "volume": _Family(_mean_volume, lambda n: n),
+    "candle": _Family(_candle, lambda ago: ago + 1, ("open", "high", "low", "close", "volume")),
 }
