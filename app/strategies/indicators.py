@@ -84,9 +84,9 @@ class Indicator(NamedTuple):
 
     def _count(self, base: Timeframe) -> int:
         higher = Timeframe(self.timeframe)
-        count = higher.count(base)
+        count = higher.made_of(base)
         if not count:
-            fitting = ", ".join(each.value for each in Timeframe if higher.count(each))
+            fitting = ", ".join(each.value for each in Timeframe if higher.made_of(each))
             raise TimeframeError(
                 f"indicator {self.name} on {higher.value}: expected candles of a lower timeframe that divides it "
                 f"({fitting}), found {base.value}"
