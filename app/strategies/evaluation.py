@@ -54,11 +54,11 @@ def evaluate(strategy: Strategy, bars: Bars, cache: IndicatorCache | None = None
     try:
         lines = cache.select(strategy.declared)
     except (StrategyError, TimeframeError) as error:
-        raise type(error)(f"strategy {strategy.name!r} on {_candle(bars)}: {error}") from error
+        raise type(error)(f"strategy {strategy.name!r} on {describe_candle(bars)}: {error}") from error
     try:
         if strategy.vectorised:
             return _last_signal(strategy, bars, strategy.signals(bars, lines))
-        return _single_signal(strategy, bars, Context(bars, lines, len(bars) - 1))
+        return ask_about_last(strategy, bars, Context(bars, lines, len(bars) - 1))
     except KeyError as error:
         raise _explained(strategy, bars, error) from error
 
@@ -67,7 +67,7 @@ def _warmup(strategy: Strategy, bars: Bars) -> int:
     try:
         return strategy.warmups.get(bars.timeframe) or strategy.candles_needed_on(bars.timeframe)
     except TimeframeError as error:
-        raise TimeframeError(f"strategy {strategy.name!r} on {_candle(bars)}: {error}") from error
+        raise TimeframeError(f"strategy {strategy.name!r} on {describe_candle(bars)}: {error}") from error
 
 
 def _explained(strategy: Strategy, bars: Bars, error: KeyError) -> Exception:
@@ -75,10 +75,8 @@ def _explained(strategy: Strategy, bars: Bars, error: KeyError) -> Exception:
     key = error.args[0] if error.args else None
     if not isinstance(key, str) or key in strategy.declared:
         return error
-    declared = did_you_mean(key, strategy.declared)
-    return UnknownIndicatorError(
-        f"strategy {strategy.name!r} on {_candle(bars)}: expected a declared indicator, found {key!r}: {declared}"
-    )
+    who, declared = f"strategy {strategy.name!r} on {describe_candle(bars)}", did_you_mean(key, strategy.declared)
+    return UnknownIndicatorError(f"{who}: expected a declared indicator, found {key!r}: {declared}")
 
 
 def _last_signal(strategy: Strategy, bars: Bars, answer: object) -> Signal:
@@ -99,7 +97,28 @@ def _last_signal(strategy: Strategy, bars: Bars, answer: object) -> Signal:
     return _revalidated(strategy, bars, signal.model_copy(update={"extras": answer.extras}))
 
 
-def _single_signal(strategy: Strategy, bars: Bars, context: Context) -> Signal:
+def check_columns(strategy: Strategy, bars: Bars, answer: object) -> Signals:
+    """Return a vectorised answer if it has the right type, shapes and dtypes; what is in the cells is not looked at.
+
+    Raises:
+        InvalidSignalError: it has not; names strategy and candle.
+    """
+    if not isinstance(answer, Signals):
+        raise _refusal(strategy, bars, "Signals from signals()", _kind(answer))
+    for column, values in zip(Signals._fields, answer.columns, strict=False):
+        if column == "action":
+            _cell(strategy, bars, column, values, _INT8)
+        elif values is not None or column == "strength":
+            _cell(strategy, bars, column, values, _FLOAT64)
+    return answer
+
+
+def ask_about_last(strategy: Strategy, bars: Bars, context: Context) -> Signal:
+    """Ask a strategy that is asked candle by candle, and check its answer.
+
+    Raises:
+        InvalidSignalError: the answer has the wrong type or range; names strategy and candle.
+    """
     try:
         answer: object = strategy.on_candle(context)
     except ValidationError as error:
@@ -161,12 +180,13 @@ def _check_view(strategy: Strategy, bars: Bars, action: float, strength: float) 
 
 
 def _refusal(strategy: Strategy, bars: Bars, expected: str, found: str) -> InvalidSignalError:
-    text = f"strategy {strategy.name!r} on {_candle(bars)}: expected {expected}, found {found}"
+    text = f"strategy {strategy.name!r} on {describe_candle(bars)}: expected {expected}, found {found}"
     return InvalidSignalError(text)
 
 
-def _candle(bars: Bars) -> str:
-    opened = datetime.fromtimestamp(bars.open_time[-1].item() / 1000, UTC).isoformat()
+def describe_candle(bars: Bars, place: int = -1) -> str:
+    """Name a candle of a window for people."""
+    opened = datetime.fromtimestamp(bars.open_time[place].item() / 1000, UTC).isoformat()
     return f"{bars.symbol} {bars.timeframe} candle opened {opened}"
 
 

@@ -76,11 +76,12 @@ class Indicator(NamedTuple):
         Raises:
             ConfigurationError: no such timeframe, or none is below it.
         """
-        if timeframe not in _HIGHER:
+        frame = str(timeframe)
+        if frame not in _HIGHER:
             raise ConfigurationError(
-                f"indicator {self.name}: unknown higher timeframe {timeframe!r}: {did_you_mean(timeframe, _HIGHER)}"
+                f"indicator {self.name}: unknown higher timeframe {frame!r}: {did_you_mean(frame, _HIGHER)}"
             )
-        return self._replace(timeframe=str(timeframe))
+        return self._replace(timeframe=frame)
 
     def _count(self, base: Timeframe) -> int:
         higher = Timeframe(self.timeframe)

@@ -140,6 +140,11 @@ class Strategy:
         self.warmups: Mapping[Timeframe, int] = MappingProxyType(dict(self._warmups()))
         self.warmup = max(self.warmups.values())
 
+    @property
+    def parts(self) -> tuple[Strategy, ...]:
+        """Strategies that it asks itself: their code is part of what it computes."""
+        return ()
+
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         cls.vectorised = _defined_form(cls) == "signals"
