@@ -193,7 +193,9 @@ def _schema(model: type[BaseModel], path: tuple[str, ...]) -> dict[str, Any]:
     root = model.model_json_schema()
     schema: dict[str, Any] = root
     for step in path:
-        named = next(iter(schema.get("patternProperties", {}).values()), {})  # a table whose keys are names
+        named: dict[str, Any] = next(
+            iter(schema.get("patternProperties", {}).values()), {}
+        )  # a table whose keys are names
         schema = _dereferenced(root, schema.get("properties", {}).get(step, named))
     return schema
 
