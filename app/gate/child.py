@@ -22,6 +22,7 @@ from app.gate.wire import Answer, Case, Mode, Request, TwinAnswers
 from app.processes import die_with_parent
 from app.strategies.bars import Bars
 from app.strategies.fingerprint import find_modules
+from app.strategies.formulas import guard_talib
 from app.strategies.registry import Registry
 from app.strategies.sdk import Strategy
 from app.strategies.verification.cost import measure
@@ -114,6 +115,7 @@ class Child:
 def _prepare() -> None:
     die_with_parent(signal.SIGKILL)
     confine()
+    guard_talib()
     warnings.simplefilter("ignore")
     if "numpy.random" in sys.modules:
         # a fork shares the state of numpy's global generator: it must not look repeatable

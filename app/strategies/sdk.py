@@ -140,6 +140,9 @@ class Strategy:
         self.warmups: Mapping[Timeframe, int] = MappingProxyType(dict(self._warmups()))
         self.warmup = max(self.warmups.values())
 
+    def close(self) -> None:
+        """Give back what the instance holds; called once, when a slot drops it. There is nothing to do by default."""
+
     @property
     def parts(self) -> tuple[Strategy, ...]:
         """Strategies that it asks itself: their code is part of what it computes."""

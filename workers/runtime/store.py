@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, TypeVar
@@ -22,7 +22,7 @@ from app.storage.engine import driver_of, translated
 from app.storage.landing import Landing, land_all
 from app.storage.ledger import load_ended
 from app.storage.nodes import answer_canary
-from app.storage.strategies import Revision, load_revisions
+from app.storage.strategies import Retired, Revision, load_retired, load_revisions
 from workers.runtime.limits import clock
 
 T = TypeVar("T")
@@ -53,6 +53,10 @@ class SlotStore:
     def load_revisions(self, keys: Sequence[JobKey]) -> dict[JobKey, Revision]:
         """Load what revisions compute; see `app.storage.strategies.load_revisions`."""
         return self._with(lambda connection: load_revisions(connection, keys))
+
+    def load_retired(self, keys: Collection[JobKey]) -> Retired:
+        """Load which revisions get no new jobs; see `app.storage.strategies.load_retired`."""
+        return self._with(lambda connection: load_retired(connection, keys))
 
     def land_all(self, landings: Sequence[Landing], worker: str) -> dict[int, Decision]:
         """Record chunks; see `app.storage.landing.land_all`. Idempotent."""

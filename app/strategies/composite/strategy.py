@@ -64,6 +64,11 @@ class Composite(Strategy):
         """Its analyzers."""
         return tuple(part.strategy for part in self._parts)
 
+    def close(self) -> None:
+        """Close the analyzers."""
+        for part in self._parts:
+            part.strategy.close()
+
     def indicators(self) -> dict[str, Indicator]:
         """Declare what its analyzers have declared, and what the filters and the gate that are set need."""
         declared = self._own()

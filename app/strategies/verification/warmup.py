@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from app.domain.jobs import Signal
 from app.strategies.bars import Bars
-from app.strategies.indicators import TAIL_WEIGHT
+from app.strategies.formulas import TAIL_WEIGHT
 from app.strategies.verification.comparing import show_signal
 from app.strategies.verification.probe import Probe, failed, spread
 from app.strategies.verification.report import Check, Reason
