@@ -101,12 +101,18 @@ class Registry:
         Raises:
             ConfigurationError: as `resolve`, or params that are not accepted (all of them named).
         """
-        cls, label = self.resolve(implementation), name or implementation
-        strategy, problems = build(cls, params or {}, label)
+        label = name or implementation
+        strategy, problems = build(self._resolve_for(name, implementation), params or {}, label)
         if strategy is None:
             listed = "; ".join(str(problem) for problem in problems)
             raise ConfigurationError(f"strategy {label!r} ({implementation}): {listed}")
         return strategy
+
+    def _resolve_for(self, name: str, implementation: str) -> type[Strategy]:
+        try:
+            return self.resolve(implementation)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"strategy {name!r}: {error}" if name else str(error)) from error
 
     def _create_part(self, implementation: str, params: Mapping[str, Any], name: str) -> Strategy:
         strategy, problems = build(self.resolve(implementation), params, name)
