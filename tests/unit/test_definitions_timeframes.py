@@ -11,7 +11,7 @@ from app.definitions import load_definitions
 from app.errors import ConfigurationError
 from app.strategies.registry import Registry
 
-FOLLOWS = "tests.quant.wrong:FollowsHigher"  # an average of five four-hour candles, and the last day
+FOLLOWS = "tests.quant.higher:FollowsHigher"  # an average of five four-hour candles, and the last day
 
 
 def load(folder: Path, timeframes: str, window: int = 512) -> None:

@@ -9,11 +9,11 @@ import pytest
 from app.strategies.builtin import BUILTINS
 from app.strategies.sdk import Strategy
 from app.testing import build_bars, check, check_definitions, evaluate, generate_bars
-from tests.quant import wrong
+from tests.quant import higher, wrong
 
 
 def test_right_strategy_passes_with_figures() -> None:
-    report = check(wrong.FollowsHigher, timeframe="15m")
+    report = check(higher.FollowsHigher, timeframe="15m")
     assert report.passed and report.figures.evaluations > 1000
 
 
@@ -21,7 +21,7 @@ def test_right_strategy_passes_with_figures() -> None:
     ("cls", "words"),
     [
         (wrong.PeeksAhead, r"PeeksAhead does not pass the gate: prefix \(peeks_ahead\) at \S+ 1h 20\S+: expected .*"),
-        (wrong.PeeksIntoTheHigherCandle, r"prefix \(centred_window\)"),
+        (higher.PeeksIntoTheHigherCandle, r"prefix \(centred_window\)"),
         (wrong.IsRandom, r"determinism \(random\)"),
         (wrong.KeepsState, r"determinism \((random|state)\)"),
         (wrong.WarmsUpTooShortly, r"warmup \(warmup_too_short\)"),
@@ -34,7 +34,7 @@ def test_wrong_strategies_do_not(cls: type[Strategy], words: str) -> None:
 
 def test_definitions_are_checked_on_a_timeframe_of_theirs(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
-    path.write_text('[strategies.mine]\nimplementation = "tests.quant.wrong:FollowsHigher"\ntimeframes = ["2h"]\n')
+    path.write_text('[strategies.mine]\nimplementation = "tests.quant.higher:FollowsHigher"\ntimeframes = ["2h"]\n')
     (report,) = check_definitions(path, modules=("tests.quant",))
     assert (report.strategy, report.passed) == ("mine", True)
 

@@ -54,10 +54,6 @@ class SlotStore:
         """Load what revisions compute; see `app.storage.strategies.load_revisions`."""
         return self._with(lambda connection: load_revisions(connection, keys))
 
-    def load_retired(self, keys: Collection[JobKey]) -> Retired:
-        """Load which revisions get no new jobs; see `app.storage.strategies.load_retired`."""
-        return self._with(lambda connection: load_retired(connection, keys))
-
     def land_all(self, landings: Sequence[Landing], worker: str) -> dict[int, Decision]:
         """Record chunks; see `app.storage.landing.land_all`. Idempotent."""
         return self._with(lambda connection: land_all(driver_of(connection), landings, worker, self._rules))
@@ -73,6 +69,10 @@ class SlotStore:
     def load_tried(self, dispatch_id: int) -> frozenset[int]:
         """Load the strategies that have failed at a dispatch and will be, or were, tried again."""
         return self._with(lambda connection: load_tried(connection, dispatch_id))
+
+    def load_retired(self, keys: Collection[JobKey]) -> Retired:
+        """Load which revisions get no new jobs; see `app.storage.strategies.load_retired`."""
+        return self._with(lambda connection: load_retired(connection, keys))
 
     def keep_dead_letter(self, reason: str, body: str, worker: str) -> None:
         """Keep a message that makes no sense."""

@@ -22,6 +22,7 @@ from app.strategies.verification.prefix import check_prefix
 from app.strategies.verification.probe import CheckFailedError, Probe
 from app.strategies.verification.report import Reason
 from app.strategies.verification.warmup import check_warmup
+from tests.quant import higher as slow
 from tests.quant import wrong
 from tests.unit.strategies.market import HOUR_MS, random_walk
 
@@ -166,13 +167,13 @@ def test_timeframe_that_does_not_fit_says_what_does() -> None:
 
 
 def test_gate_lets_a_right_strategy_pass() -> None:
-    probe, markets = Probe(wrong.FollowsHigher, 512), [bars.first(700) for bars in generate_markets()]
+    probe, markets = Probe(slow.FollowsHigher, 512), [bars.first(700) for bars in generate_markets()]
     check_prefix(probe, markets, 100_000)
     check_warmup(probe, markets[:LIVELY], 200)
 
 
 def test_gate_works_on_the_timeframe_that_is_subscribed_to() -> None:
-    class Hourly(wrong.FollowsHigher):
+    class Hourly(slow.FollowsHigher):
         trend, day = Indicator.ema(5).on("1h"), Indicator.candle().on("1h")
 
     markets = [bars.first(700) for bars in on_timeframe(generate_markets(), Timeframe.M15)]
@@ -182,7 +183,7 @@ def test_gate_works_on_the_timeframe_that_is_subscribed_to() -> None:
 
 def test_gate_finds_a_look_into_the_higher_candle() -> None:
     with pytest.raises(CheckFailedError) as failed:
-        check_prefix(Probe(wrong.PeeksIntoTheHigherCandle, 512), [random_walk(900)], 100_000)
+        check_prefix(Probe(slow.PeeksIntoTheHigherCandle, 512), [random_walk(900)], 100_000)
     finding = failed.value.finding
     assert finding.reason is Reason.CENTRED
     assert "3 candles ahead" in finding.found
@@ -190,5 +191,5 @@ def test_gate_finds_a_look_into_the_higher_candle() -> None:
 
 def test_gate_finds_a_warm_up_that_forgets_the_higher_timeframe() -> None:
     with pytest.raises(CheckFailedError) as failed:
-        check_warmup(Probe(wrong.WarmsUpTooShortlyForTheHigher, 512), generate_markets()[:LIVELY], 400)
+        check_warmup(Probe(slow.WarmsUpTooShortlyForTheHigher, 512), generate_markets()[:LIVELY], 400)
     assert failed.value.finding.reason is Reason.SHORT
