@@ -82,3 +82,10 @@ def test_slot_answers_as_the_class_does(stage: Stage) -> None:
     built = Registry(("tests.quant",)).create("composite", params)
     assert rows[0].extras == {"warmup": built.warmups[Timeframe.H1] - 1}
     assert set(rows[-1].extras["analyzers"]) == {"alpha", "zeta"}
+
+
+def test_verified_on_generated_candles_of_the_timeframe_that_it_subscribes_to(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "definitions.toml"
+    path.write_text(DEFINITION.replace('["1h"]', '["15m"]').replace('"4h", period = 3', '"1h", period = 3'))
+    (verified,) = json.loads(run("strategies", "verify", path, "--json").stdout)
+    assert verified["verdict"] == "passed", verified["finding"]  # hours of the gate would not make the higher candles

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -363,6 +364,15 @@ def test_example_is_loaded_with_the_provenance_of_every_value() -> None:
         "params": {"fast": 12, "slow": 26, "signal": 9, "atr_period": 14},
         "weight": 1.0,
     }
+
+
+def test_composite_of_the_manual_is_loaded(tmp_path: Path) -> None:
+    manual = (EXAMPLE.parents[1] / "docs" / "strategies.md").read_text()
+    (block,) = (text for text in re.findall(r"```toml\n(.*?)```", manual, re.DOTALL) if "[strategies.mix]" in text)
+    path = tmp_path / "mix.toml"
+    path.write_text(block.replace("dip_buyer.strategy:DipBuyer", f"{HERE}:OneByOne"))
+    (loaded,) = load_definitions(path, REGISTRY)
+    assert set(loaded.definition.params["analyzers"]) == {"cross", "momentum", "mine"}
 
 
 @pytest.fixture
