@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -109,6 +110,21 @@ def test_line_is_that_of_the_higher_candles() -> None:
 
 def test_window_without_a_closed_candle_has_no_values() -> None:
     assert np.isnan(IndicatorCache(walk(3))[Indicator.rsi(14).on("4h")]).all()
+
+
+def test_higher_candles_are_made_once_for_all_strategies_of_a_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Timeframe] = []
+
+    def making(bars: Bars, timeframe: Timeframe) -> Any:
+        made.append(timeframe)
+        return build_higher(bars, timeframe)
+
+    monkeypatch.setattr("app.strategies.indicators.build_higher", making)
+    bars = walk(300)
+    cache = IndicatorCache(bars)
+    for strategy in (slow.FollowsHigher(), Trend(), slow.FollowsHigher(), wrong.Follows()):
+        evaluate(strategy, bars, cache)
+    assert sorted(made) == [Timeframe.D1, Timeframe.H4]
 
 
 def test_lines_of_both_timeframes_are_apart_and_computed_once() -> None:
