@@ -28,7 +28,7 @@ from app.storage.strategies import save_definition
 #: Candles a second while strategies are switched, each answered by all: two slots are busy a quarter of their time.
 CANDLES_PER_S = 100.0
 #: Seconds in which a switch must be seen everywhere.
-PATIENCE_S = 10.0
+PATIENCE_S = 30.0
 #: Seconds between two looks: the figures come from Postgres' stamps, not from here.
 LOOK_EVERY_S = 0.01
 
