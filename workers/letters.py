@@ -26,6 +26,7 @@ from app.broker import DEAD_LETTER_TASK, Publisher
 from app.domain.base import UtcDatetime, explain
 from app.errors import BrokerUnavailableError, MessageError
 from app.storage.dead_letters import storable
+from workers.unacked import Unacked
 
 log = structlog.get_logger()
 
@@ -81,7 +82,7 @@ def build_consumer(publisher: Callable[[], Publisher]) -> type[Consumer]:
         body = {"reason": storable(reason), "body": storable(text)}
         publisher().send_control(DEAD_LETTER_TASK, body, task_id=f"letter.{uuid.uuid4().hex}")
 
-    transport = _build_transport(refuse)
+    transport = build_transport(refuse)
 
     class CheckingConsumer(Consumer):  # type: ignore[misc]  # Celery ships no types
         """Hands Celery only messages that it can make a task of; the others are kept and dropped."""
@@ -191,7 +192,7 @@ def _of_broker(errors: Iterable[type[Exception]]) -> tuple[type[Exception], ...]
     return tuple(error for error in errors if error is not KeyError)
 
 
-def _build_transport(refuse: Refuse) -> type[Any]:
+def build_transport(refuse: Refuse) -> type[Any]:
     """Build kombu's Redis transport with a channel that survives anything that lies in a queue."""
 
     class Message(virtual.Message):  # type: ignore[misc]  # kombu ships no types
@@ -219,7 +220,7 @@ def _build_transport(refuse: Refuse) -> type[Any]:
             passing: tuple[type[BaseException], ...] = (Empty, MemoryError, *_of_broker(self.connection_errors))
             self._forget()
             try:
-                return super()._brpop_read(**options)
+                return self._fetch(**options)
             except passing:
                 raise
             except Exception as error:
@@ -229,6 +230,15 @@ def _build_transport(refuse: Refuse) -> type[Any]:
                 known = isinstance(error, MessageError)
                 self._refuse(str(error) if known else f"not a message: {type(error).__name__}: {error}")
                 raise Empty from error
+
+        def _fetch(self, **options: Any) -> Any:
+            try:
+                answer = super()._brpop_read(**options)
+                if self.active_queues and not self._closing and self.qos.can_consume():
+                    self._brpop_start()  # Redis looks for the next one meanwhile
+                return answer
+            finally:
+                self.qos.flush()
 
         def _forget(self) -> None:
             self._answer = None
@@ -243,5 +253,5 @@ def _build_transport(refuse: Refuse) -> type[Any]:
                 # it is off its queue already, so the log is the last place for it
                 log.error("a refused message could not be kept", reason=str(away), message=text[:LOGGED])
 
-    Channel.Message = Message
+    Channel.Message, Channel.QoS = Message, Unacked
     return type("Transport", (redis_transport.Transport,), {"Channel": Channel})

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MethodType
 from typing import Any
 
@@ -43,12 +43,14 @@ class Gate:
     Args:
         weights: turns of each queue in a full cycle, the most urgent first.
         room: returns how many more messages the pool has slots for now.
+        send: has the slots sent what was handed over.
     """
 
-    def __init__(self, weights: Mapping[str, int], room: Callable[[], int]) -> None:
+    def __init__(self, weights: Mapping[str, int], room: Callable[[], int], send: Callable[[], None]) -> None:
         self._waiting: dict[str, deque[Waiting]] = {queue: deque() for queue in weights}
         self._cycle = WeightedCycle(dict(weights), weights)
         self._room = room
+        self._send = send
 
     def acquire(self, callback: Callable[[Any], None], request: Any) -> None:
         """Hand a request to the pool: now, or when it has a slot and nothing more urgent waits."""
@@ -63,9 +65,10 @@ class Gate:
         if any(self._waiting.values()):
             for _ in range(self._room()):
                 if (waiting := self._next()) is None:
-                    return
+                    break
                 callback, request = waiting
                 callback(request)
+            self._send()
 
     def release(self) -> None:
         """Nothing: room is counted, not remembered, or every slot that ends would add some for ever."""
@@ -87,12 +90,18 @@ class SlotPool(AsynPool):  # type: ignore[misc]  # Celery ships no types
 
     #: Milliseconds a message takes, on average; slow until seven quick ones were seen.
     message_ms = 4 * QUICK_MS
+    #: Celery's way to write to slots, once it is connected.
+    _write: Callable[[Sequence[int]], None] | None = None
 
     def room(self) -> int:
         """Return how many messages could start now: slots that are up and stay, less messages on their way."""
         slots: int = min(len(self._all_inqueues), self._processes)
-        running = len(self._cache)  # and jobs that have ended a moment ago
-        return slots - (running if running < slots else sum(not job.ready() for job in self._cache.values()))
+        return slots - len(self._busy_workers) - len(self.outbound_buffer)
+
+    def send(self) -> None:
+        """Write what was handed over to idle slots, now: Celery would first look at all its connections once more."""
+        if self._write is not None and self.outbound_buffer:
+            self._write([fd for fd in self._all_inqueues if fd not in self._busy_workers])
 
     def grow(self, n: int = 1) -> None:
         """Have more slots; they start within moments.
@@ -117,17 +126,20 @@ class SlotPool(AsynPool):  # type: ignore[misc]  # Celery ships no types
         self._retire()
 
     def on_job_ready(self, job: int, i: int | None, obj: Any, inqW_fd: int) -> None:  # noqa: N803 - billiard's name
-        """A slot is free again."""
+        """A slot is free again: it gets its next message before its last one is acknowledged, which takes Redis."""
         super().on_job_ready(job, i, obj, inqW_fd)
         result = self._cache.get(job)
         if result is not None and result._time_accepted is not None:
             took_ms = (time.monotonic() - result._time_accepted) * 1000
             self.message_ms += NEWEST * (took_ms - self.message_ms)
+        if state.should_stop is None and state.should_terminate is None:
+            self._putlock.admit()
 
     def register_with_event_loop(self, hub: Any) -> None:
         """Take part in the event loop, with every new connection."""
         self._registered_with_event_loop = True  # its own part is done in `_tick`, after ours
         super().register_with_event_loop(hub)
+        self._write = hub.consolidate_callback
         hub.on_tick.add(self._tick)
 
     def _tick(self) -> None:
@@ -175,7 +187,7 @@ def install(app: Celery, weights: Mapping[str, int]) -> None:
 
         def create(self, worker: Any) -> None:
             pool = worker.pool
-            worker.semaphore = gate = Gate(weights, lambda: pool._pool.room())
+            worker.semaphore = gate = Gate(weights, lambda: pool._pool.room(), lambda: pool._pool.send())
             worker._quick_acquire, worker._quick_release = gate.acquire, gate.release
             pool.Pool = SlotPool
             pool.options["semaphore"] = gate

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from threading import Event, Thread
 from types import TracebackType
 from typing import Any, LiteralString, Self
@@ -87,6 +87,20 @@ class FleetContender:
             self._feed.hand([[candle]])
         self._watcher.await_count(lambda: self._decided(before), len(candles))
         return float(self._connection.execute(_LANDED_AFTER, (before, list(without))).fetchone()[0])  # type: ignore[index]
+
+    def run_until(self, over: Event, take: Callable[[int], Sequence[Close]], per_second: float) -> None:
+        """Produce candles one by one on the clock until told that it is over, and wait until all are decided.
+
+        Args:
+            over: ends it.
+            take: returns the next so many candles.
+            per_second: how many, whether or not the last ones are decided.
+        """
+        before, began, handed = self._ask(_NEWEST), time.monotonic(), 0
+        while not over.wait(max(0.0, began + handed / per_second - time.monotonic())):
+            self._feed.hand(take(1))
+            handed += 1
+        self._watcher.await_count(lambda: self._decided(before), handed)
 
     def close(self) -> None:
         """End the producer."""

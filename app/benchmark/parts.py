@@ -23,6 +23,7 @@ from app.benchmark.results import (
     UTILISATION,
 )
 from app.benchmark.stage import Stage, in_turns
+from app.benchmark.switching import measure_switching
 from app.benchmark.tables import connect
 from app.benchmark.watching import Utilisation, node_memory_mb, share_busy
 from app.benchmark.workloads import Workload, burst, heavy, light, mixed, three_pauses
@@ -33,6 +34,8 @@ STEADY_CANDLES_PER_S = 20.0
 FEW_JOBS = 500
 #: Strategies of a candle up to which one message a job is measured: beyond, a job costs the same and takes minutes.
 WIDEST_UNCHUNKED = 50
+#: Bursts until nearly every slot has had nearly every symbol: what it keeps of each is no leak.
+BURSTS_BEFORE = 4
 #: Slots of the node on which three jobs run at once.
 THREE = 3
 
@@ -68,7 +71,8 @@ def measure_burst(stage: Stage) -> None:
     workload = burst(stage.plan.burst_symbols)
     contenders: list[Contender] = [stage.fleet, stage.limit]
     for contender in contenders:
-        contender.run(stage.take(contender, workload, workload.symbols))
+        for _ in range(BURSTS_BEFORE):
+            contender.run(stage.take(contender, workload, workload.symbols))
     stage.results.add(workload.name, FLEET, START_MB, node_memory_mb(stage.node))
     for number in range(stage.plan.burst_rounds):
         for contender in in_turns(contenders, number):
@@ -140,6 +144,7 @@ MEASURE: Mapping[str, Callable[[Stage], None]] = {
     "burst": measure_burst,
     "paced": measure_paced,
     "slots": measure_slots,
+    "switch": measure_switching,
     "events": measure_events,
 }
 

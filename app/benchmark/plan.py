@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from app.benchmark.workloads import Workload, burst, heavy, light, mixed, three_pauses
+from app.benchmark.workloads import Workload, burst, heavy, light, mixed, switched, three_pauses
 
 #: Parts of a benchmark, in the order in which they are measured.
-PARTS = ("light", "mixed", "heavy", "burst", "paced", "slots", "events")
+PARTS = ("light", "mixed", "heavy", "burst", "paced", "slots", "switch", "events")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +32,15 @@ class Plan:
     paced_candles: int = 20
     """Candles of one latency measurement; fewer for a contender that needs long for each."""
     steady_seconds: float = 3.0
+    switches: int = 10
+    """Changes of a strategy in a round, at most 14."""
     parts: tuple[str, ...] = PARTS
 
     def workloads(self) -> list[Workload]:
         """Return what has to be in the catalogue."""
         found = {f"light-{width}": light(width) for width in (*self.light_widths, 50)}
         found |= {f"heavy-{width}": heavy(width) for width in self.heavy_widths}
-        return [*found.values(), mixed(50), burst(self.burst_symbols), three_pauses()]
+        return [*found.values(), mixed(50), burst(self.burst_symbols), three_pauses(), switched()]
 
     def measured(self) -> list[Workload]:
         """Return the workloads that this system's own node will have."""
@@ -47,7 +49,7 @@ class Plan:
     def _kinds(self) -> set[str]:
         # most parts are called as their workload; these compare light jobs with something
         light_too = {"mixed", "paced", "events"}
-        return (set(self.parts) - {"slots"}) | ({"light"} if light_too & set(self.parts) else set())
+        return (set(self.parts) - {"slots", "switch"}) | ({"light"} if light_too & set(self.parts) else set())
 
 
 def build_plan(*, quick: bool, rounds: int | None, parts: Sequence[str]) -> Plan:
@@ -72,6 +74,7 @@ def build_plan(*, quick: bool, rounds: int | None, parts: Sequence[str]) -> Plan
             burst_rounds=1,
             paced_candles=12,
             steady_seconds=1.0,
+            switches=4,
         )
     if rounds is not None:
         plan = replace(plan, rounds=rounds, burst_rounds=min(rounds, plan.burst_rounds))

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 #: Measures. Their units are in their names; `share` and `growth` have none.
 JOBS_PER_S, P50_MS, P95_MS, LIGHT_P95_MS = "jobs_per_s", "p50_ms", "p95_ms", "light_p95_ms"
 UTILISATION, START_MB, END_MB = "utilisation", "start_mb", "end_mb"
+SWITCH_MS, SLOT_MB = "switch_ms", "slot_mb"
 
 #: Contenders.
 FLEET, UNCHUNKED, CELERY, LIMIT = "candlefleet", "unchunked", "celery", "limit"
@@ -81,8 +82,12 @@ RATIOS: dict[str, Quotient] = {
     "burst_memory_growth": Quotient(Key("burst-100", FLEET, END_MB), Key("burst-100", FLEET, START_MB)),
     "events_cost": Quotient(Key("events-50", FLEET, JOBS_PER_S), Key("events-50", QUIET, JOBS_PER_S)),
 }
-#: A share already, not a quotient of two measurements.
-SHARES: dict[str, Key] = {"burst_utilisation": Key("burst-100", FLEET, UTILISATION)}
+#: Held to a bound as they are, and not as a quotient of two measurements.
+PLAIN: dict[str, Key] = {
+    "burst_utilisation": Key("burst-100", FLEET, UTILISATION),
+    "switch_ms": Key("switch-100", FLEET, SWITCH_MS),
+    "slot_mb": Key("switch-100", FLEET, SLOT_MB),
+}
 
 
 def build_ratios(results: Results) -> dict[str, float]:
@@ -92,8 +97,8 @@ def build_ratios(results: Results) -> dict[str, float]:
         over, under = results.find(*quotient.over), results.find(*quotient.under)
         if over is not None and under is not None and under.median > 0:
             ratios[name] = over.median / under.median
-    for name, key in SHARES.items():
-        share = results.find(*key)
-        if share is not None:
-            ratios[name] = share.median
+    for name, key in PLAIN.items():
+        plain = results.find(*key)
+        if plain is not None:
+            ratios[name] = plain.median
     return ratios

@@ -92,6 +92,11 @@ def burst(symbols: int) -> Workload:
     return Workload("burst", 100, symbols=symbols)
 
 
+def switched() -> Workload:
+    """Return light jobs, a hundred for each candle."""
+    return Workload("switch", 100, symbols=8)
+
+
 def three_pauses() -> Workload:
     """Return three jobs of 10 ms for each candle."""
     return Workload("slots", 3, symbols=2, pause_ms=10.0, pausing_share=1.0)

@@ -109,7 +109,7 @@ _ASKED = "SELECT id, strategy_ids FROM dispatches WHERE id = ANY(%(ids)s::bigint
 
 
 #: A landing of this share of its dispatch, or less, is taken for one that does not complete it.
-SMALL_SHARE = 3
+SMALL_SHARE = 4
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,8 @@ TINY = Plan(
     burst_symbols=4,
     burst_rounds=1,
     paced_candles=3,
-    parts=("light", "burst", "paced", "slots"),
+    parts=("light", "burst", "paced", "slots", "switch"),
+    switches=2,
 )
 
 

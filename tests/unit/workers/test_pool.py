@@ -33,7 +33,7 @@ class Slots:
         self.count = count
         self.running: list[Request] = []
         self.started: list[Request] = []
-        self.gate = Gate(WEIGHTS, lambda: self.count - len(self.running))
+        self.gate = Gate(WEIGHTS, lambda: self.count - len(self.running), lambda: None)
 
     def send(self, *queues: Any) -> list[Request]:
         requests = [Request(queue) for queue in queues]

@@ -1,0 +1,95 @@
+"""What a node has fetched and not yet acknowledged: kombu's book of it in Redis, kept out of the way of the work.
+
+kombu builds a client and a transaction for each message it fetches and for each it acknowledges, and waits for both.
+Here a fetched message is handed to its slot first and noted then; an acknowledgement waits a moment for company, and
+travels with the next fetched message if there is one. A node that dies in the one moment takes a message along that
+Redis does not know any more, as it does when it dies before it has noted it: the ledger knows what is missing, and
+maintenance sends it again. One that dies in the other moment has a message delivered again that has landed, which
+changes nothing.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from functools import cached_property
+from time import time
+from typing import Any
+
+from kombu.asynchronous.hub import get_event_loop
+from kombu.transport import redis as redis_transport
+from kombu.transport import virtual
+from kombu.utils.json import dumps
+
+from app.errors import MessageError
+
+#: Seconds an acknowledgement waits for company.
+WAITS_S = 0.005
+
+
+class Unacked(redis_transport.QoS):  # type: ignore[misc]  # kombu ships no types
+    """Messages that are fetched and not acknowledged."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._fetched: dict[str, str] = {}
+        self._done: list[str] = []
+
+    def append(self, message: Any, delivery_tag: str) -> None:
+        """Take a message that was fetched; it is noted in Redis with the next `flush`.
+
+        Raises:
+            MessageError: Redis could not note it under this tag.
+        """
+        if not (isinstance(delivery_tag, str) and delivery_tag.isascii()):
+            raise MessageError(f"expected a delivery tag, found {delivery_tag!r:.200}")
+        delivery = message.delivery_info
+        self._fetched[delivery_tag] = dumps([message._raw, delivery["exchange"], delivery["routing_key"]])
+        virtual.QoS.append(self, message, delivery_tag)
+
+    def ack(self, delivery_tag: str) -> None:
+        """Acknowledge a message, within moments."""
+        virtual.QoS.ack(self, delivery_tag)
+        self._done.append(delivery_tag)
+        if len(self._done) == 1:
+            self._flush_soon()
+
+    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
+        """Give a message back to its queue, or drop it."""
+        self.flush()  # it is given back as Redis knows it
+        super().reject(delivery_tag, requeue=requeue)
+
+    def restore_unacked_once(self, stderr: Any = None) -> None:
+        """Give back what is not acknowledged, at the end of the connection."""
+        with suppress(*self.channel.connection_errors):  # it is delivered again then, and changes nothing
+            self.flush()
+        super().restore_unacked_once(stderr)
+
+    def flush(self) -> None:
+        """Tell Redis what was fetched and what was acknowledged."""
+        fetched, done = self._fetched, self._done
+        if not fetched and not done:
+            return
+        self._fetched, self._done = {}, []
+        pipe = self._client.pipeline(transaction=False)
+        if fetched:
+            # the index first: what only the index knows is skipped when it is to be restored, the reverse would be lost
+            now = time()
+            pipe.zadd(self.unacked_index_key, dict.fromkeys(fetched, now)).hset(self.unacked_key, mapping=fetched)
+        if done:
+            pipe.hdel(self.unacked_key, *done).zrem(self.unacked_index_key, *done)
+        pipe.execute()
+
+    @cached_property
+    def _client(self) -> Any:
+        return self.channel._create_client()
+
+    def _flush_soon(self) -> None:
+        loop = get_event_loop()
+        if loop is None:
+            self.flush()
+        else:
+            loop.call_later(WAITS_S, self._flush_if_open)
+
+    def _flush_if_open(self) -> None:
+        if not self.channel.closed:
+            self.flush()
