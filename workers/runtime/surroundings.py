@@ -13,12 +13,14 @@ from __future__ import annotations
 import decimal
 import gc
 import locale
+import math
 import os
 import signal
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import Context, copy_context
 from typing import TypeVar, TypeVarTuple
 
@@ -28,6 +30,12 @@ log = structlog.get_logger()
 
 Arguments = TypeVarTuple("Arguments")
 T = TypeVar("T")
+
+#: Seconds between two lines of one process about the same: who changes something may do so with every job.
+SAY_EVERY_S = 10.0
+
+#: When what was said last, monotonic seconds.
+_said: dict[str, float] = {}
 
 #: Of the decimal module: its context is changed in place, so that a copy of ours would share the one it points to.
 _DECIMAL = "decimal_context"
@@ -50,7 +58,7 @@ class Surroundings:
         self._recursion = sys.getrecursionlimit()
         self._precision, self._rounding = _new.prec, _new.rounding
         self._environment = dict(_environment)
-        self._folder = os.getcwd()  # noqa: PTH109 - a text is what os.chdir takes, and nothing else is done with it
+        self._folder = _folder()
         self._locale = locale.setlocale(locale.LC_ALL)
         self._alarm = signal.getsignal(signal.SIGALRM)
         self._collects = gc.isenabled()
@@ -73,9 +81,8 @@ class Surroundings:
 
     def restore(self) -> None:
         """Put everything back, and say what had been changed."""
-        changed = list(self._restored())
-        if changed:
-            log.warning("a strategy changed what others share; it was put back", changed=changed)
+        self._restore_quickly()  # a job may have been interrupted while this was done after it
+        _say(list(self._restored()))
 
     def _restore_quickly(self) -> None:
         changed = []
@@ -91,7 +98,7 @@ class Surroundings:
         if (_new.prec, _new.rounding) != (self._precision, self._rounding):
             _new.prec, _new.rounding = self._precision, self._rounding
             changed.append("decimal.DefaultContext")
-        log.warning("a strategy changed what others share; it was put back", changed=changed)
+        _say(changed)
 
     def _restored(self) -> Iterator[str]:
         if _environment != self._environment:
@@ -100,8 +107,9 @@ class Surroundings:
             for name, value in self._environment.items():
                 os.environb[name] = value
             yield "environment"
-        if _folder() != self._folder:
-            os.chdir(self._folder)
+        if self._folder is not None and _folder() != self._folder:
+            with suppress(OSError):  # it was removed meanwhile
+                os.chdir(self._folder)
             yield "working folder"
         if locale.setlocale(locale.LC_ALL) != self._locale:
             locale.setlocale(locale.LC_ALL, self._locale)
@@ -133,8 +141,15 @@ def _without_decimal() -> Context:
     return context
 
 
+def _say(changed: list[str]) -> None:
+    now, what = time.monotonic(), ", ".join(changed)
+    if changed and now - _said.get(what, -math.inf) > SAY_EVERY_S:
+        _said[what] = now
+        log.warning("a strategy changed what others share; it was put back", changed=changed)
+
+
 def _folder() -> str | None:
     try:
-        return os.getcwd()  # noqa: PTH109 - as above
+        return os.getcwd()  # noqa: PTH109 - a text is what os.chdir takes, and nothing else is done with it
     except FileNotFoundError:  # it was removed
         return None

@@ -19,11 +19,13 @@ from app.strategies.evaluation import evaluate
 from app.strategies.sdk import Strategy
 from tests.quant import meddling
 from tests.unit.strategies.market import random_walk
+from workers.runtime import surroundings as surroundings_module
 from workers.runtime.surroundings import Surroundings, kept
 
 
 @pytest.fixture(autouse=True)
 def _back_afterwards() -> Iterator[None]:
+    surroundings_module._said.clear()
     depth, alarm, folder = sys.getrecursionlimit(), signal.getsignal(signal.SIGALRM), Path.cwd()
     with warnings.catch_warnings(), np.errstate():
         yield
@@ -91,6 +93,13 @@ def test_what_was_changed_is_said_and_nothing_else() -> None:
     assert logged[0]["changed"][:2] == ["environment", "working folder"]
 
 
+def test_who_changes_something_with_every_job_does_not_fill_the_log() -> None:
+    with structlog.testing.capture_logs() as logged, kept() as surroundings:
+        for _ in range(100):
+            surroundings.run(meddle(meddling.RoundsDecimals))
+    assert len(logged) == 1
+
+
 def test_error_of_the_job_goes_through() -> None:
     with kept() as surroundings, pytest.raises(ZeroDivisionError):
         surroundings.run(lambda: 1 / 0)
@@ -99,3 +108,22 @@ def test_error_of_the_job_goes_through() -> None:
 def test_ids_of_the_log_are_there_for_the_job() -> None:
     with structlog.contextvars.bound_contextvars(dispatch=7), kept() as surroundings:
         assert surroundings.run(structlog.contextvars.get_contextvars) == {"dispatch": 7}
+
+
+def test_job_that_is_interrupted_while_it_is_tidied_up_after_is_tidied_up_after_the_chunk() -> None:
+    before = state()
+    with kept():
+        meddle(meddling.TurnsWarningsIntoErrors)()  # not through `run`: as if that had not come to its end
+    assert state() == before
+
+
+def test_folder_that_is_gone_stops_nobody(tmp_path: Path) -> None:
+    (tmp_path / "gone").mkdir()
+    os.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with kept() as surroundings:
+        assert surroundings.run(lambda: 7) == 7
+    os.chdir(tmp_path)
+    with kept() as surroundings:
+        surroundings.run(lambda: os.chdir(tmp_path.parent))
+        tmp_path.rmdir()
