@@ -26,6 +26,7 @@ from app.storage import breakers
 from app.storage.arrays import INT8, build_array
 from app.storage.engine import driver_of
 from app.storage.landing_values import Attempt, Landing, decision_values, land_values, strategies_of
+from app.storage.moving import Moving
 
 __all__ = ["Attempt", "Landing", "land", "land_all", "land_ends"]
 
@@ -133,7 +134,11 @@ def land(
 
 
 def land_all(
-    driver: DriverConnection[Any], landings: Sequence[Landing], worker: str, rules: DecisionRules
+    driver: DriverConnection[Any],
+    landings: Sequence[Landing],
+    worker: str,
+    rules: DecisionRules,
+    moving: Moving | None = None,
 ) -> dict[int, Decision]:
     """Record chunks: outcomes, failed attempts, each dispatch's count, and its decision if it is complete.
 
@@ -147,6 +152,8 @@ def land_all(
         landings: what to record.
         worker: who executed it.
         rules: how a decision is made, and when a breaker opens.
+        moving: positions that follow from these outcomes, written in the same transaction; not if one of the outcomes
+            is recorded already, perhaps as another.
 
     Returns:
         The decisions of the dispatches that this completed, by dispatch.
@@ -156,15 +163,19 @@ def land_all(
         MessageError: a dispatch does not ask one of the strategies; nothing was recorded, of the others neither.
         psycopg.Error: the connection broke; land everything again on a new one.
     """
-    landings = _land_small(driver, landings, worker)
-    if not landings:
-        return {}
+    if moving is None:
+        landings = _land_small(driver, landings, worker)
+        if not landings:
+            return {}
     with _transaction(driver):
         rows = driver.execute(_LAND, land_values(landings, worker), prepare=True, binary=True).fetchall()
         _require_known(driver, landings, {row[0] for row in rows})
         crashed = _record_crashes(driver, landings, {row[0]: row[6] for row in rows}, rules)
         complete = [_complete(row) for row in rows if row[2]]
-        return _conclude(driver, complete, landings, rules, crashed) if complete else {}
+        decisions = _conclude(driver, complete, landings, rules, crashed) if complete else {}
+        if moving is not None and sum(row[1] or 0 for row in rows) == sum(len(each.outcomes) for each in landings):
+            moving.write(driver)
+        return decisions
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from app.domain.advancing import Bars, Cells, advance
-from app.domain.positions import Bar, Reason, State, Step, View, step
+from app.domain.positions import Bar, Event, Intent, Reason, State, Step, View, step
 from app.domain.strategies import Trading
 
 percents = some.none() | some.floats(0.1, 8.0)
@@ -44,8 +44,15 @@ def speech(seed: int, bars: Bars, change: float, silence: float) -> Cells:
     return Cells(random.random(count) >= silence, action, strength, stop, target)
 
 
+def split(bars: Bars, cells: Cells, at: int) -> tuple[tuple[Bars, Cells], tuple[Bars, Cells]]:
+    parts = slice(at), slice(at, None)
+    first, second = ((Bars(*(c[part] for c in bars)), Cells(*(c[part] for c in cells))) for part in parts)  # type: ignore[arg-type]  # columns of several dtypes
+    return first, second
+
+
 def one_by_one(state: State, bars: Bars, cells: Cells, rules: Trading) -> Step:
-    events, intents = [], []
+    events: list[Event] = []
+    intents: list[Intent] = []
     for at in range(len(bars.close)):
         values = [None if np.isnan(x) else float(x) for x in (cells.stop[at], cells.target[at])]
         view = View(int(cells.action[at]), float(cells.strength[at]), *values) if cells.spoke[at] else None
@@ -74,8 +81,9 @@ def test_at_once_is_one_by_one_wherever_it_is_cut(
     expected = one_by_one(State(), bars, cells, rules)
     assert advance(State(), bars, cells, rules) == expected
     at = int(cut * count)
-    first = advance(State(), Bars(*(c[:at] for c in bars)), Cells(*(c[:at] for c in cells)), rules)
-    second = advance(first.state, Bars(*(c[at:] for c in bars)), Cells(*(c[at:] for c in cells)), rules)
+    head, tail = split(bars, cells, at)
+    first = advance(State(), *head, rules)
+    second = advance(first.state, *tail, rules)
     assert (second.state, first.events + second.events) == (expected.state, expected.events)
 
 

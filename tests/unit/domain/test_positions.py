@@ -26,7 +26,9 @@ def still(number: int, price: float = 100.0) -> Bar:
 def play(
     rules: Trading, *candles: tuple[Bar, View | None], state: State | None = None
 ) -> tuple[State, list[Event], list[Intent]]:
-    now, events, intents = state or State(), [], []
+    now = state or State()
+    events: list[Event] = []
+    intents: list[Intent] = []
     for each, view in candles:
         made = step(now, each, view, rules)
         now = made.state
@@ -50,8 +52,9 @@ def test_fees_and_slippage_are_against_you_on_both_ends() -> None:
     rules = Trading(capital=10_000, fee_percent=1, slippage_percent=2)
     state, events, _ = play(rules, (still(1), SHORT), (still(2, 50), SHORT), (still(3, 40), FLAT), (still(4, 25), None))
     opened, closed = events
-    assert (opened.price, opened.quantity, opened.fee) == (50 * 0.98, 1.0, pytest.approx(0.49))
-    assert (closed.price, closed.fee) == (25 * 1.02, pytest.approx(0.255))
+    assert (opened.price, opened.quantity, closed.price) == (50 * 0.98, 1.0, 25 * 1.02)
+    assert opened.fee == pytest.approx(0.49)
+    assert closed.fee == pytest.approx(0.255)
     assert closed.profit == pytest.approx(49 - 25.5 - 0.49 - 0.255)
     assert state == State(profit=closed.profit, fees=opened.fee + closed.fee, trades=1)
 
