@@ -327,6 +327,11 @@ class Settings(BaseSettings):
         return timedelta(seconds=self.worker.heartbeat_s * MISSED_BEATS)
 
     @property
+    def action_stream(self) -> str:
+        """Key of the Redis Stream of order intents."""
+        return self.broker.key_prefix + self.actions.stream
+
+    @property
     def rules(self) -> DecisionRules:
         """How outcomes become a decision, and when a strategy is left alone."""
         breaker = self.breaker

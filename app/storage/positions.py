@@ -23,8 +23,8 @@ from app.domain.positions import Bar, Event, Intent, Order, State, View
 #: order, but hardly from further apart.
 LOOK_BACK = 1000
 
-#: Candles of a series that are read at once: some milliseconds with 50 strategies.
-MOST_CANDLES = 500
+#: Candles of a series that are read at once. A slot seldom missed more, and what cannot be applied is read in vain.
+MOST_CANDLES = 64
 
 _STATE = (
     *("side", "quantity", "size_percent", "entry_price", "entry_fee", "stop", "target", "best", "barred"),
@@ -51,8 +51,8 @@ _LOAD = f"""
     ORDER BY w.place
 """  # noqa: S608 - column names of our own
 
-#: Candles after a moment, the first dispatch of each, and what landed of it. A dispatch of which nothing landed ends
-#: the reading: what comes after it cannot be applied yet.
+#: Candles after a moment, the first dispatch of each, and what landed of it. A dispatch of which nothing wanted landed
+#: ends the reading: what comes after it cannot be applied yet.
 _HISTORY = """
     SELECT w.place, (extract(epoch FROM c.open_time) * 1000)::bigint, c.open, c.high, c.low, c.close,
            coalesce(c.correlation_id, ''), s.id,
@@ -62,14 +62,17 @@ _HISTORY = """
     FROM unnest(%(symbols)s::text[], %(timeframes)s::text[], %(after)s::bigint[], %(strategies)s::text[])
          WITH ORDINALITY AS w(symbol, timeframe, after_ms, strategies, place)
     CROSS JOIN LATERAL (
-        SELECT b.*, d.*, bool_or(d.landed = 0 AND d.strategy_ids && w.strategies::int[])
-                         OVER (ORDER BY b.open_time) AS is_beyond
+        SELECT b.*, d.*, bool_or(
+                   d.landed < d.expected AND d.strategy_ids && w.strategies::int[]
+                   AND NOT EXISTS (SELECT FROM outcomes heard
+                                   WHERE heard.dispatch_id = d.id AND heard.strategy_id = ANY(w.strategies::int[]))
+               ) OVER (ORDER BY b.open_time) AS is_beyond
         FROM (SELECT open_time, open, high, low, close FROM candles
               WHERE symbol = w.symbol AND timeframe = w.timeframe
                 AND open_time > to_timestamp(0) + w.after_ms * interval '1 millisecond'
               ORDER BY open_time LIMIT %(most)s) AS b
         LEFT JOIN LATERAL (
-            SELECT id, correlation_id, strategy_ids, landed, created_at FROM dispatches
+            SELECT id, correlation_id, strategy_ids, landed, expected, created_at FROM dispatches
             WHERE symbol = w.symbol AND timeframe = w.timeframe AND open_time = b.open_time
             ORDER BY revision LIMIT 1
         ) AS d ON true
@@ -83,15 +86,16 @@ _HISTORY = """
 
 _NEXT = """
     SELECT w.place
-    FROM unnest(%(symbols)s::text[], %(timeframes)s::text[], %(after)s::bigint[])
-         WITH ORDINALITY AS w(symbol, timeframe, after_ms, place)
+    FROM unnest(%(symbols)s::text[], %(timeframes)s::text[], %(after)s::bigint[], %(strategies)s::text[])
+         WITH ORDINALITY AS w(symbol, timeframe, after_ms, strategies, place)
     CROSS JOIN LATERAL (
-        SELECT landed FROM dispatches
+        SELECT id, landed FROM dispatches
         WHERE symbol = w.symbol AND timeframe = w.timeframe
           AND open_time > to_timestamp(0) + w.after_ms * interval '1 millisecond'
         ORDER BY open_time, revision LIMIT 1
     ) AS next
-    WHERE next.landed > 0
+    WHERE next.landed > 0 AND EXISTS (
+        SELECT FROM outcomes WHERE dispatch_id = next.id AND strategy_id = ANY(w.strategies::int[]))
 """
 
 _TYPES = {"side": "int2", "barred": "int2", "order_side": "int2", "trades": "int"}
@@ -220,28 +224,25 @@ def load_history(
     for key, after in after_ms.items():
         groups.setdefault((key.symbol, key.timeframe, after), []).append(key.strategy_id)
     places = list(groups)
-    values = {
-        "symbols": [symbol for symbol, _, _ in places],
-        "timeframes": [timeframe for _, timeframe, _ in places],
-        "after": [after for _, _, after in places],
-        "strategies": ["{" + ",".join(map(str, asked)) + "}" for asked in groups.values()],
-        "most": most,
-    }
+    values = {**_places(groups), "most": most}
     found: dict[PositionKey, list[Past]] = {key: [] for key in after_ms}
     for row in driver.execute(_HISTORY, values, prepare=True, binary=True).fetchall():
         found[PositionKey(row[7], *places[row[0] - 1][:2])].append(_past(row))
     return found
 
 
-def find_followed(driver: DriverConnection[Any], after_ms: Mapping[tuple[str, str], int]) -> list[tuple[str, str]]:
-    """Return the series, of some, whose next candle after a moment has outcomes already."""
-    places = list(after_ms)
-    values = {
-        "symbols": [symbol for symbol, _ in places],
-        "timeframes": [timeframe for _, timeframe in places],
-        "after": list(after_ms.values()),
-    }
-    return [places[row[0] - 1] for row in driver.execute(_NEXT, values, prepare=True, binary=True).fetchall()]
+def find_followed(
+    driver: DriverConnection[Any], groups: Mapping[tuple[str, str, int], Sequence[int]]
+) -> set[tuple[str, str]]:
+    """Return the series whose next candle after a moment has an outcome of one of some strategies.
+
+    Args:
+        driver: of psycopg.
+        groups: strategies by symbol, timeframe and open time in epoch ms.
+    """
+    places = list(groups)
+    rows = driver.execute(_NEXT, _places(groups), prepare=True, binary=True).fetchall()
+    return {places[row[0] - 1][:2] for row in rows}
 
 
 def save_moves(driver: DriverConnection[Any], moves: Sequence[Move]) -> set[PositionKey]:
@@ -255,6 +256,15 @@ def save_moves(driver: DriverConnection[Any], moves: Sequence[Move]) -> set[Posi
         "events": json.dumps([_event_row(move.key, told) for move in moves for told in move.events]),
     }
     return {PositionKey(*row) for row in driver.execute(_MOVE, values, prepare=True).fetchall()}
+
+
+def _places(groups: Mapping[tuple[str, str, int], Sequence[int]]) -> dict[str, Any]:
+    return {
+        "symbols": [symbol for symbol, _, _ in groups],
+        "timeframes": [timeframe for _, timeframe, _ in groups],
+        "after": [after for _, _, after in groups],
+        "strategies": ["{" + ",".join(map(str, strategies)) + "}" for strategies in groups.values()],
+    }
 
 
 def _checkpoint(row: Sequence[Any]) -> Checkpoint:

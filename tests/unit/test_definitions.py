@@ -115,6 +115,7 @@ def test_every_value_says_where_it_came_from(folder: Path) -> None:
         "limits.memory_mb": "default",
         "limits.p95_ms": "default",
         "limits.cpu_percent": "default",
+        "trading": "default",
     }
     assert slow["limits.timeout_ms"] == slow["timeframes"] == slow["symbols"] == "strategy"
     assert slow["limits.retries"] == "base"

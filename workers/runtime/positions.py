@@ -210,8 +210,11 @@ class PositionKeeper:
 
     def _followed(self, message: Message) -> set[PositionKey]:
         """Return the positions in series of which others have recorded later candles."""
-        newest_ms = message.newest_ms
-        series = set(self._within(lambda connection: find_followed(driver_of(connection), newest_ms)))
+        groups: dict[tuple[str, str, int], list[int]] = {}
+        for key in message.rules:
+            place = (key.symbol, key.timeframe, message.newest_ms[key.symbol, key.timeframe])
+            groups.setdefault(place, []).append(key.strategy_id)
+        series = self._within(lambda connection: find_followed(driver_of(connection), groups))
         return {key for key in message.rules if (key.symbol, key.timeframe) in series} if series else set()
 
     def _catch_up(self, message: Message, keys: Iterable[PositionKey]) -> None:
