@@ -19,14 +19,13 @@ from app.broker import create_celery
 from app.domain.candles import Candle
 from app.domain.jobs import Chunk, OutcomeStatus, Signal
 from app.domain.orders import PositionKey
-from app.domain.positions import Event, Intent, State, step
 from app.domain.strategies import Limits, StrategyDefinition, StrategyStatus, Trading
 from app.settings import Settings
 from app.storage.engine import driver_of, open_engine
 from app.storage.landing import Landing, land_all, land_ends
-from app.storage.positions import LOOK_BACK, load_history
 from app.storage.strategies import set_status
 from tests.building import START, candle, definition, outcome, register, walk
+from tests.following import recorded, work_out
 from tests.integration.ledger import RULES, build_dispatcher, rows, together
 from workers.lifecycle import Slot, open_slot
 from workers.runtime.positions import SAVE_AFTER, PositionKeeper
@@ -99,25 +98,6 @@ def trade(engine: Engine, *, series: Sequence[Sequence[Candle]], width: int = 32
     return [envelope.chunk for close in closes for envelope in dispatcher.write(close).envelopes]
 
 
-def recorded(engine: Engine) -> list[tuple[Any, ...]]:
-    return rows(engine, EVENTS)
-
-
-def followed(engine: Engine, key: PositionKey, rules: Trading) -> tuple[State, list[Event], list[Intent]]:
-    """Work out from the ledger alone, one candle after the other, what a position must be."""
-    with engine.connect() as connection:
-        history = load_history(driver_of(connection), {key: 0}, LOOK_BACK)[key]
-    state = State()
-    events: list[Event] = []
-    intents: list[Intent] = []
-    for past in history:
-        made = step(state, past.bar, past.view, rules)
-        state = made.state
-        events += made.events
-        intents += made.intents
-    return state, events, intents
-
-
 def in_disorder(chunks: Sequence[Chunk], seed: int) -> list[list[Chunk]]:
     """Return messages of one to six chunks: some twice, and nothing in its order."""
     chance = random.Random(seed)
@@ -137,14 +117,10 @@ def test_positions_follow_from_the_ledger(engine: Engine, new_slot: OpenSlot) ->
     slot = new_slot()
     for chunk in chunks:
         slot.executor.execute([chunk])
-    found = recorded(engine)
     for strategy_id, rules in ((1, BUSY), (2, FOLLOWING), (3, FOLLOWING), (4, FOLLOWING)):
-        _, events, intents = followed(engine, PositionKey(strategy_id, "BTC-USD", "1h"), rules)
-        own = [row for row in found if row[0] == strategy_id]
-        assert [(row[3], *row[5:14]) for row in own] == [(e.number, *e[2:]) for e in events]
-        asked = "SELECT kind, side, size_percent, quantity, price FROM actions WHERE strategy_id = :id ORDER BY id"
-        placed = rows(engine, asked, id=strategy_id)
-        assert placed == [(i.kind, i.side, i.size_percent, i.quantity, i.price) for i in intents]
+        key = PositionKey(strategy_id, "BTC-USD", "1h")
+        assert recorded(engine, key) == work_out(engine, key, rules)
+    found = rows(engine, EVENTS)
     assert {row[6] for row in found} == {"signal", "stop", "target", "trailing", "levels", "strength"}
     assert {row[0] for row in found} == {1, 2, 3, 4}
     assert all(row[14] for row in found)
@@ -164,9 +140,9 @@ def test_order_repetition_and_slots_change_nothing(
         for chunk in trade(apart, series=series):
             single.executor.execute([chunk])
         assert rows(engine, SAID) == rows(apart, SAID)
-        assert [row[:-1] for row in recorded(engine)] == [row[:-1] for row in recorded(apart)]
+        assert [row[:-1] for row in rows(engine, EVENTS)] == [row[:-1] for row in rows(apart, EVENTS)]
         assert [row[:-1] for row in rows(engine, ACTIONS)] == [row[:-1] for row in rows(apart, ACTIONS)]
-        assert len(recorded(engine)) > 50
+        assert len(rows(engine, EVENTS)) > 50
 
 
 def chunks_of(engine: Engine, *words: Candle) -> list[Chunk]:
@@ -209,18 +185,14 @@ def test_every_slot_and_message_at_the_same_time(engine: Engine) -> None:
                 keeper.land(done, partial(land_all, driver_of(connection), landings, "test", RULES))
 
     together(*[work] * 4)
-    found = recorded(engine)
     for symbol in ("BTC-USD", "ETH-USD"):
         for strategy_id, trading in rules.items():
-            own = [row for row in found if row[:2] == (strategy_id, symbol)]
+            key = PositionKey(strategy_id, symbol, "1h")
             if trading is None:
-                assert own == []
-                continue
-            _, events, intents = followed(engine, PositionKey(strategy_id, symbol, "1h"), trading)
-            assert [(row[3], *row[5:14]) for row in own] == [(e.number, *e[2:]) for e in events]
-            assert len(events) > 20
-            asked = "SELECT count(*) FROM actions WHERE strategy_id = :id AND symbol = :symbol"
-            assert rows(engine, asked, id=strategy_id, symbol=symbol) == [(len(intents),)]
+                assert recorded(engine, key) == ([], [])
+            else:
+                assert recorded(engine, key) == work_out(engine, key, trading)
+                assert len(recorded(engine, key).events) > 20
 
 
 def ran(chunk: Chunk, rules: Mapping[int, Trading | None]) -> Ended:
@@ -342,11 +314,11 @@ def test_correction_and_late_candle_change_nothing_that_was_applied(engine: Engi
     slot = new_slot()
     for chunk in chunks_of(engine, candle(0), candle(1), candle(3)):
         slot.executor.execute([chunk])
-    before = recorded(engine)
+    before = rows(engine, EVENTS)
     for chunk in chunks_of(engine, candle(1, open=90.0, low=80.0), candle(2, open=90.0, low=80.0)):
         slot.executor.execute([chunk])
     new_slot().executor.execute(chunks_of(engine, candle(4)))
-    assert recorded(engine) == before and len(before) == 1
+    assert rows(engine, EVENTS) == before and len(before) == 1
 
 
 def test_strategies_on_one_symbol_never_see_each_other(engine: Engine, new_slot: OpenSlot, deploy: Any) -> None:
