@@ -183,6 +183,8 @@ def _schema(model: type[BaseModel], path: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _dereferenced(root: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
+    # what may be null as well is described by its other form
+    schema = next((form for form in schema.get("anyOf", ()) if form.get("type") != "null"), schema)
     reference = schema.get("$ref", "")
     return root["$defs"][reference.rpartition("/")[2]] if reference else schema
 

@@ -18,7 +18,7 @@ from sqlalchemy import Connection
 
 from app.domain.jobs import Chunk, Outcome
 from app.domain.orders import PositionKey
-from app.domain.positions import Bar, View, step
+from app.domain.positions import Bar, Event, View, step
 from app.domain.strategies import Trading
 from app.storage.engine import driver_of
 from app.storage.landing import Landing
@@ -248,6 +248,9 @@ class PositionKeeper:
         """Remember how far positions came; return those that somebody else has written meanwhile."""
         lost = {move.key for move in moving.moves} - moving.saved
         self._forget(lost)
+        for move in moving.moves:
+            if move.key in moving.saved:
+                _log(move)
         for key in advances.keys() - lost:
             known = advances[key].checkpoint
             if key in moving.saved:
@@ -313,6 +316,13 @@ def _moves(advances: Mapping[PositionKey, Advance]) -> list[Move]:
     """Return what is to be written, in the order in which rows are locked."""
     moves = [move for key, each in advances.items() if (move := each.move(key)) is not None]
     return sorted(moves, key=lambda move: move.key)
+
+
+def _log(move: Move) -> None:
+    for told in (*move.events, *move.intents):
+        what, known = told.what, move.key._asdict()
+        word = f"position {what.kind}" if isinstance(what, Event) else f"{what.kind} intended"
+        log.debug(word, reason=what.reason.value, price=what.price, correlation=told.correlation_id, **known)
 
 
 def _opened(own: Own) -> int:
