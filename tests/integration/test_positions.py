@@ -19,14 +19,17 @@ from app.broker import create_celery
 from app.domain.candles import Candle
 from app.domain.jobs import Chunk, OutcomeStatus, Signal
 from app.domain.orders import PositionKey
+from app.domain.positions import Event, EventKind, Reason, State
 from app.domain.strategies import Limits, StrategyDefinition, StrategyStatus, Trading
 from app.settings import Settings
 from app.storage.engine import driver_of, open_engine
 from app.storage.landing import Landing, land_all, land_ends
+from app.storage.positions import Checkpoint, Move, Told, load_checkpoints, save_moves
 from app.storage.strategies import set_status
 from tests.building import START, candle, definition, outcome, register, walk
 from tests.following import recorded, work_out
 from tests.integration.ledger import RULES, build_dispatcher, rows, together
+from tests.integration.ledger import driver_of as driver_for
 from workers.lifecycle import Slot, open_slot
 from workers.runtime.positions import SAVE_AFTER, PositionKeeper
 from workers.runtime.strategies import Runtime
@@ -231,21 +234,37 @@ def test_a_position_waits_for_an_outcome_that_is_missing_and_then_catches_up(
 
 
 def test_what_is_recorded_counts_and_not_what_was_computed(engine: Engine, new_slot: OpenSlot) -> None:
-    register(engine, follows("one", "++"))
+    register(engine, follows("one", "0++"))
     first, second = chunks_of(engine, candle(0), candle(1))
-    with engine.begin() as connection:
-        land_ends(
-            connection, first.dispatch_id, first.jobs, OutcomeStatus.CANCELLED,
-            reason="Cancelled", text="taken back", by="test", rules=RULES,
-        )  # fmt: skip
     slot = new_slot()
     slot.executor.execute([first])
+    with engine.begin() as connection:
+        land_ends(
+            connection, second.dispatch_id, second.jobs, OutcomeStatus.CANCELLED,
+            reason="Cancelled", text="taken back", by="test", rules=RULES,
+        )  # fmt: skip
     slot.executor.execute([second])
-    assert told(engine) == []
-    assert rows(engine, "SELECT status FROM outcomes ORDER BY dispatch_id") == [("cancelled",), ("succeeded",)]
-    (third,) = chunks_of(engine, candle(2))
-    slot.executor.execute([third])
-    assert told(engine) == [(2, "opened", "long")]
+    assert rows(engine, "SELECT count(*) FROM actions") == [(0,)]
+    for chunk in chunks_of(engine, candle(2), candle(3)):
+        slot.executor.execute([chunk])
+    assert told(engine) == [(3, "opened", "long")]
+
+
+def test_a_row_that_somebody_else_has_written_is_left_alone(engine: Engine) -> None:
+    key, opened_ms = PositionKey(1, "BTC-USD", "1h"), int(START.timestamp() * 1000)
+
+    def move(version: int, quantity: float) -> Move:
+        event = Event(opened_ms, 0, EventKind.OPENED, Reason.SIGNAL, 1, 100.0, quantity, 0.0, 0.0, None, None)
+        checkpoint = Checkpoint(State(side=1, quantity=quantity), opened_ms, version, 1)
+        return Move(key, checkpoint, "c", [Told(event, 1, "c")], [])
+
+    with driver_for(engine) as driver:
+        assert save_moves(driver, [move(0, 1.0)]) == {key}
+        for version in (0, 2):
+            assert save_moves(driver, [move(version, 2.0)]) == set()
+        assert load_checkpoints(driver, {key: 0}) == {}, "there is no such strategy"
+    assert rows(engine, "SELECT version, quantity FROM positions") == [(1, 1.0)]
+    assert rows(engine, "SELECT quantity FROM position_events") == [(1.0,)]
 
 
 def test_paused_strategy_keeps_its_position_and_says_nothing_meanwhile(engine: Engine, new_slot: OpenSlot) -> None:
