@@ -13,6 +13,7 @@ from datetime import timedelta
 from typing import Any, NamedTuple
 
 from psycopg import Connection as DriverConnection
+from psycopg import Cursor
 
 from app.domain.candles import Timeframe
 from app.domain.jobs import OutcomeStatus
@@ -245,17 +246,21 @@ def find_followed(
     return {places[row[0] - 1][:2] for row in rows}
 
 
-def save_moves(driver: DriverConnection[Any], moves: Sequence[Move]) -> set[PositionKey]:
-    """Write positions and their events, in the caller's transaction. Rows are locked in the order of their keys.
+def send_moves(driver: DriverConnection[Any], moves: Sequence[Move]) -> Cursor[Any]:
+    """Have positions and their events written, in the caller's transaction; `read_saved` tells what was.
 
-    Returns:
-        The positions whose row was still the one that the move follows from; of the others nothing is written.
+    Rows are locked in the order of their keys. In a pipeline nothing is waited for.
     """
     values = {
         "moves": json.dumps([_row(move) for move in moves]),
         "events": json.dumps([_event_row(move.key, told) for move in moves for told in move.events]),
     }
-    return {PositionKey(*row) for row in driver.execute(_MOVE, values, prepare=True).fetchall()}
+    return driver.execute(_MOVE, values, prepare=True)
+
+
+def read_saved(cursor: Cursor[Any]) -> set[PositionKey]:
+    """Return the positions whose row was still the one that the move follows from; of the others nothing is written."""
+    return {PositionKey(*row) for row in cursor.fetchall()}
 
 
 def _places(groups: Mapping[tuple[str, str, int], Sequence[int]]) -> dict[str, Any]:

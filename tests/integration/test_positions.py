@@ -24,7 +24,7 @@ from app.domain.strategies import Limits, StrategyDefinition, StrategyStatus, Tr
 from app.settings import Settings
 from app.storage.engine import driver_of, open_engine
 from app.storage.landing import Landing, land_all, land_ends
-from app.storage.positions import Checkpoint, Move, Told, load_checkpoints, save_moves
+from app.storage.positions import Checkpoint, Move, Told, load_checkpoints, read_saved, send_moves
 from app.storage.strategies import set_status
 from tests.building import START, candle, definition, outcome, register, walk
 from tests.following import recorded, work_out
@@ -259,9 +259,9 @@ def test_a_row_that_somebody_else_has_written_is_left_alone(engine: Engine) -> N
         return Move(key, checkpoint, "c", [Told(event, 1, "c")], [])
 
     with driver_for(engine) as driver:
-        assert save_moves(driver, [move(0, 1.0)]) == {key}
+        assert read_saved(send_moves(driver, [move(0, 1.0)])) == {key}
         for version in (0, 2):
-            assert save_moves(driver, [move(version, 2.0)]) == set()
+            assert read_saved(send_moves(driver, [move(version, 2.0)])) == set()
         assert load_checkpoints(driver, {key: 0}) == {}, "there is no such strategy"
     assert rows(engine, "SELECT version, quantity FROM positions") == [(1, 1.0)]
     assert rows(engine, "SELECT quantity FROM position_events") == [(1.0,)]
