@@ -7,16 +7,18 @@ whoever does it and however often.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import lru_cache
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from psycopg import Connection as DriverConnection
 from psycopg import Cursor
 
 from app.domain.candles import Timeframe
-from app.domain.jobs import OutcomeStatus
 from app.domain.orders import PositionKey
 from app.domain.positions import Bar, Event, Intent, Order, State, View
 
@@ -52,21 +54,33 @@ _LOAD = f"""
     ORDER BY w.place
 """  # noqa: S608 - column names of our own
 
+#: Series, moments and strategies, and since when all of these trade; materialized, because the arrays would be read
+#: anew for every row.
+_WANTED = """
+    WITH wanted AS MATERIALIZED (
+        SELECT symbol, timeframe, after_ms, strategies::int[] AS strategies, place,
+               (SELECT max(trading_since) FROM strategies WHERE id = ANY(w.strategies::int[])) AS trading_since
+        FROM unnest(%(symbols)s::text[], %(timeframes)s::text[], %(after)s::bigint[], %(strategies)s::text[])
+             WITH ORDINALITY AS w(symbol, timeframe, after_ms, strategies, place)
+    )
+"""
+
 #: Candles after a moment, the first dispatch of each, and what landed of it. A dispatch of which nothing wanted landed
 #: ends the reading: what comes after it cannot be applied yet.
-_HISTORY = """
+_HISTORY = f"""
+    {_WANTED}
     SELECT w.place, (extract(epoch FROM c.open_time) * 1000)::bigint, c.open, c.high, c.low, c.close,
-           coalesce(c.correlation_id, ''), s.id,
-           coalesce(s.id = ANY(c.strategy_ids) AND c.created_at >= known.trading_since, false),
-           o.status, o.strategy_revision, o.action, o.strength,
+           coalesce(c.correlation_id, ''), coalesce(c.strategy_ids::text, '{{}}'), o.strategy_id,
+           o.status = 'succeeded' AND (c.created_at >= w.trading_since OR c.created_at >= (
+               SELECT trading_since FROM strategies WHERE id = o.strategy_id)),
+           o.strategy_revision, o.action, o.strength,
            (o.detail ->> 'stop')::float8, (o.detail ->> 'target')::float8
-    FROM unnest(%(symbols)s::text[], %(timeframes)s::text[], %(after)s::bigint[], %(strategies)s::text[])
-         WITH ORDINALITY AS w(symbol, timeframe, after_ms, strategies, place)
+    FROM wanted AS w
     CROSS JOIN LATERAL (
         SELECT b.*, d.*, bool_or(
-                   d.landed < d.expected AND d.strategy_ids && w.strategies::int[]
+                   d.landed < d.expected AND d.strategy_ids && w.strategies
                    AND NOT EXISTS (SELECT FROM outcomes heard
-                                   WHERE heard.dispatch_id = d.id AND heard.strategy_id = ANY(w.strategies::int[]))
+                                   WHERE heard.dispatch_id = d.id AND heard.strategy_id = ANY(w.strategies))
                ) OVER (ORDER BY b.open_time) AS is_beyond
         FROM (SELECT open_time, open, high, low, close FROM candles
               WHERE symbol = w.symbol AND timeframe = w.timeframe
@@ -78,17 +92,17 @@ _HISTORY = """
             ORDER BY revision LIMIT 1
         ) AS d ON true
     ) AS c
-    CROSS JOIN LATERAL unnest(w.strategies::int[]) AS s(id)
-    JOIN strategies known ON known.id = s.id
-    LEFT JOIN outcomes o ON o.dispatch_id = c.id AND o.strategy_id = s.id
+    LEFT JOIN LATERAL (
+        SELECT * FROM outcomes WHERE dispatch_id = c.id AND strategy_id = ANY(w.strategies)
+    ) AS o ON true
     WHERE c.is_beyond IS NOT TRUE
     ORDER BY w.place, c.open_time
-"""
+"""  # noqa: S608 - text of our own
 
-_NEXT = """
+_NEXT = f"""
+    {_WANTED}
     SELECT w.place
-    FROM unnest(%(symbols)s::text[], %(timeframes)s::text[], %(after)s::bigint[], %(strategies)s::text[])
-         WITH ORDINALITY AS w(symbol, timeframe, after_ms, strategies, place)
+    FROM wanted AS w
     CROSS JOIN LATERAL (
         SELECT id, landed FROM dispatches
         WHERE symbol = w.symbol AND timeframe = w.timeframe
@@ -96,8 +110,8 @@ _NEXT = """
         ORDER BY open_time, revision LIMIT 1
     ) AS next
     WHERE next.landed > 0 AND EXISTS (
-        SELECT FROM outcomes WHERE dispatch_id = next.id AND strategy_id = ANY(w.strategies::int[]))
-"""
+        SELECT FROM outcomes WHERE dispatch_id = next.id AND strategy_id = ANY(w.strategies))
+"""  # noqa: S608 - text of our own
 
 _TYPES = {"side": "int2", "barred": "int2", "order_side": "int2", "trades": "int"}
 _COLUMNS = (
@@ -225,11 +239,13 @@ def load_history(
     for key, after in after_ms.items():
         groups.setdefault((key.symbol, key.timeframe, after), []).append(key.strategy_id)
     places = list(groups)
-    values = {**_places(groups), "most": most}
-    found: dict[PositionKey, list[Past]] = {key: [] for key in after_ms}
-    for row in driver.execute(_HISTORY, values, prepare=True, binary=True).fetchall():
-        found[PositionKey(row[7], *places[row[0] - 1][:2])].append(_past(row))
-    return found
+    rows = driver.execute(_HISTORY, {**_places(groups), "most": most}, prepare=True, binary=True).fetchall()
+    found: dict[PositionKey, list[Past]] = {}
+    for place, of_place in groupby(rows, key=itemgetter(0)):
+        symbol, timeframe, _ = places[place - 1]
+        pasts = _read_pasts(of_place, groups[places[place - 1]])
+        found |= {PositionKey(strategy_id, symbol, timeframe): each for strategy_id, each in pasts.items()}
+    return {key: found.get(key, []) for key in after_ms}
 
 
 def find_followed(
@@ -283,14 +299,29 @@ def _checkpoint(row: Sequence[Any]) -> Checkpoint:
     return Checkpoint(State(*held, order, *totals), applied_ms, version, revision)
 
 
-def _past(row: Sequence[Any]) -> Past:
-    _, opened_ms, opened, high, low, close, correlation_id, _, asked, status, revision, action, strength, *levels = row
-    bar = Bar(opened_ms, opened, high, low, close)
-    if not asked:
-        return Past(bar, correlation_id, True, None, 0)
-    if status != OutcomeStatus.SUCCEEDED:
-        return Past(bar, correlation_id, status is not None, None, revision or 0)
-    return Past(bar, correlation_id, True, View(action, strength, *levels), revision)
+def _read_pasts(rows: Iterable[Sequence[Any]], strategies: Sequence[int]) -> dict[int, list[Past]]:
+    """Read the candles of one series: a row for each outcome, or one without any."""
+    pasts: dict[int, list[Past]] = {strategy_id: [] for strategy_id in strategies}
+    for _, of_candle in groupby(rows, key=itemgetter(1)):
+        landed = list(of_candle)
+        _, opened_ms, opened, high, low, close, correlation_id, asked, *_ = landed[0]
+        bar, expected = Bar(opened_ms, opened, high, low, close), _read_ids(asked)
+        heard = {row[8]: _view_and_revision(row) for row in landed}
+        for strategy_id, own in pasts.items():
+            is_known = strategy_id in heard or strategy_id not in expected
+            own.append(Past(bar, correlation_id, is_known, *heard.get(strategy_id, (None, 0))))
+    return pasts
+
+
+def _view_and_revision(row: Sequence[Any]) -> tuple[View | None, int]:
+    *_, counts, revision, action, strength, stop, target = row
+    return (View(action, strength, stop, target) if counts else None), revision or 0
+
+
+@lru_cache(maxsize=1024)
+def _read_ids(literal: str) -> frozenset[int]:
+    """Read an array literal; the same one comes with every candle of a series."""
+    return frozenset(map(int, filter(None, literal[1:-1].split(","))))
 
 
 def _row(move: Move) -> dict[str, Any]:

@@ -41,8 +41,9 @@ log = structlog.get_logger()
 T = TypeVar("T")
 SeriesKey = tuple[str, str]
 
-#: Candles after which a position is written although nothing happened to it: what a slot that starts must read.
-SAVE_AFTER = 100
+#: Candles after which a position is written although nothing happened to it: what a slot must read that others have been
+#: ahead of. Writing costs as much as reading five candles.
+SAVE_AFTER = 32
 
 #: Times that positions are brought forward for one message: others may be at it, and a long past comes in pages. The
 #: next message goes on.
