@@ -41,8 +41,8 @@ log = structlog.get_logger()
 T = TypeVar("T")
 SeriesKey = tuple[str, str]
 
-#: Candles after which a position is written although nothing happened to it: what a slot must read that others have been
-#: ahead of. Writing costs as much as reading five candles.
+#: Candles after which a position is written although nothing happened to it: a slot that others were ahead of reads what
+#: came after. Writing costs as much as reading five candles.
 SAVE_AFTER = 32
 
 #: Times that positions are brought forward for one message: others may be at it, and a long past comes in pages. The
