@@ -30,8 +30,8 @@ from app.storage.positions import (
     Past,
     Told,
     find_followed,
-    load_checkpoints,
     load_history,
+    load_ledger,
 )
 from workers.runtime.strategies import Runtime
 from workers.runtime.windows import to_ms
@@ -41,9 +41,12 @@ log = structlog.get_logger()
 T = TypeVar("T")
 SeriesKey = tuple[str, str]
 
-#: Candles after which a position is written although nothing happened to it: a slot that others were ahead of reads what
-#: came after. Writing costs as much as reading five candles.
+#: Candles after which a position is written although nothing happened to it: a slot that others were ahead of reads
+#: what came after. Writing costs as much as reading five candles.
 SAVE_AFTER = 32
+
+#: Later than every candle, epoch ms.
+LATEST_MS = 2**62
 
 #: Times that positions are brought forward for one message: others may be at it, and a long past comes in pages. The
 #: next message goes on.
@@ -187,10 +190,14 @@ class PositionKeeper:
 
     def _from_ledger(self, message: Message, until_ms: Mapping[PositionKey, int]) -> dict[PositionKey, Advance]:
         """Apply what the ledger says of positions, then what the message says."""
-        rows = self._within(lambda connection: load_checkpoints(driver_of(connection), until_ms))
+        known_ms = {key: known.applied_ms for key in until_ms if (known := self._recall(key)) is not None}
+        rows, history = self._within(lambda connection: load_ledger(driver_of(connection), until_ms, known_ms))
         begun = {key: self._newer(key, row) for key, row in rows.items()}
-        after_ms = {key: checkpoint.applied_ms for key, checkpoint in begun.items()}
-        history = self._within(lambda connection: load_history(driver_of(connection), after_ms))
+        earlier = {
+            key: each.applied_ms for key, each in begun.items() if each.applied_ms < known_ms.get(key, LATEST_MS)
+        }
+        if earlier:  # of these nothing is remembered, or more than somebody else has written since
+            history |= self._within(lambda connection: load_history(driver_of(connection), earlier))
         advances = {}
         for key, checkpoint in begun.items():
             advances[key] = advance = Advance(checkpoint, message.rules[key])
@@ -206,7 +213,7 @@ class PositionKeeper:
             self._forget(advances)
             return set(message.rules)
         lost = self._remember(advances, moving)
-        behind = {key for key, own in message.own.items() if not _is_at_end(advances[key], own)}
+        behind = {key for key, each in advances.items() if not _is_at_end(each, message.own[key])}
         return lost | behind | self._followed(message)
 
     def _followed(self, message: Message) -> set[PositionKey]:
