@@ -202,17 +202,6 @@ class Move:
     intents: Sequence[Told]
 
 
-def load_ledger(
-    driver: DriverConnection[Any], until_ms: Mapping[PositionKey, int], after_ms: Mapping[PositionKey, int]
-) -> tuple[dict[PositionKey, Checkpoint], dict[PositionKey, list[Past]]]:
-    """Load checkpoints and history, as the two functions for that do, in one round trip."""
-    with driver.pipeline():
-        rows = driver.execute(_LOAD, _asked(until_ms), prepare=True, binary=True)
-        told = _ask_history(driver, after_ms, MOST_CANDLES) if after_ms else None
-        checkpoints = _read_checkpoints(rows, list(until_ms))
-        return checkpoints, _read_history(told, after_ms) if told is not None else {}
-
-
 def load_checkpoints(
     driver: DriverConnection[Any], until_ms: Mapping[PositionKey, int]
 ) -> dict[PositionKey, Checkpoint]:
@@ -224,8 +213,16 @@ def load_checkpoints(
         driver: of psycopg.
         until_ms: by position, open time of a candle that was dispatched.
     """
-    rows = driver.execute(_LOAD, _asked(until_ms), prepare=True, binary=True)
-    return _read_checkpoints(rows, list(until_ms))
+    keys = list(until_ms)
+    values = {
+        "strategies": [key.strategy_id for key in keys],
+        "symbols": [key.symbol for key in keys],
+        "timeframes": [key.timeframe for key in keys],
+        "until": [until_ms[key] for key in keys],
+        "back": [LOOK_BACK * _duration_ms(key.timeframe) for key in keys],
+    }
+    rows = driver.execute(_LOAD, values, prepare=True, binary=True).fetchall()
+    return {keys[row[0] - 1]: _checkpoint(row) for row in rows}
 
 
 def load_history(
@@ -238,7 +235,17 @@ def load_history(
         after_ms: by position, open time of the last candle that is not wanted.
         most: candles of each.
     """
-    return _read_history(_ask_history(driver, after_ms, most), after_ms)
+    groups: dict[tuple[str, str, int], list[int]] = {}
+    for key, after in after_ms.items():
+        groups.setdefault((key.symbol, key.timeframe, after), []).append(key.strategy_id)
+    places = list(groups)
+    rows = driver.execute(_HISTORY, {**_places(groups), "most": most}, prepare=True, binary=True).fetchall()
+    found: dict[PositionKey, list[Past]] = {}
+    for place, of_place in groupby(rows, key=itemgetter(0)):
+        symbol, timeframe, _ = places[place - 1]
+        pasts = _read_pasts(of_place, groups[places[place - 1]])
+        found |= {PositionKey(strategy_id, symbol, timeframe): each for strategy_id, each in pasts.items()}
+    return {key: found.get(key, []) for key in after_ms}
 
 
 def find_followed(
@@ -270,44 +277,6 @@ def send_moves(driver: DriverConnection[Any], moves: Sequence[Move]) -> Cursor[A
 def read_saved(cursor: Cursor[Any]) -> set[PositionKey]:
     """Return the positions whose row was still the one that the move follows from; of the others nothing is written."""
     return {PositionKey(*row) for row in cursor.fetchall()}
-
-
-def _asked(until_ms: Mapping[PositionKey, int]) -> dict[str, Any]:
-    return {
-        "strategies": [key.strategy_id for key in until_ms],
-        "symbols": [key.symbol for key in until_ms],
-        "timeframes": [key.timeframe for key in until_ms],
-        "until": list(until_ms.values()),
-        "back": [LOOK_BACK * _duration_ms(key.timeframe) for key in until_ms],
-    }
-
-
-def _read_checkpoints(rows: Cursor[Any], keys: Sequence[PositionKey]) -> dict[PositionKey, Checkpoint]:
-    return {keys[row[0] - 1]: _checkpoint(row) for row in rows.fetchall()}
-
-
-def _ask_history(driver: DriverConnection[Any], after_ms: Mapping[PositionKey, int], most: int) -> Cursor[Any]:
-    values = {**_places(_grouped(after_ms)), "most": most}
-    return driver.execute(_HISTORY, values, prepare=True, binary=True)
-
-
-def _read_history(rows: Cursor[Any], after_ms: Mapping[PositionKey, int]) -> dict[PositionKey, list[Past]]:
-    groups = _grouped(after_ms)
-    places = list(groups)
-    found: dict[PositionKey, list[Past]] = {key: [] for key in after_ms}
-    for place, of_place in groupby(rows.fetchall(), key=itemgetter(0)):
-        symbol, timeframe, _ = places[place - 1]
-        pasts = _read_pasts(of_place, groups[places[place - 1]])
-        found |= {PositionKey(strategy_id, symbol, timeframe): each for strategy_id, each in pasts.items()}
-    return found
-
-
-def _grouped(after_ms: Mapping[PositionKey, int]) -> dict[tuple[str, str, int], list[int]]:
-    """Gather the strategies that want the same candles."""
-    groups: dict[tuple[str, str, int], list[int]] = {}
-    for key, after in after_ms.items():
-        groups.setdefault((key.symbol, key.timeframe, after), []).append(key.strategy_id)
-    return groups
 
 
 def _places(groups: Mapping[tuple[str, str, int], Sequence[int]]) -> dict[str, Any]:

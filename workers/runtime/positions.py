@@ -30,8 +30,8 @@ from app.storage.positions import (
     Past,
     Told,
     find_followed,
+    load_checkpoints,
     load_history,
-    load_ledger,
 )
 from workers.runtime.strategies import Runtime
 from workers.runtime.windows import to_ms
@@ -44,9 +44,6 @@ SeriesKey = tuple[str, str]
 #: Candles after which a position is written although nothing happened to it: a slot that others were ahead of reads
 #: what came after. Writing costs as much as reading five candles.
 SAVE_AFTER = 32
-
-#: Later than every candle, epoch ms.
-LATEST_MS = 2**62
 
 #: Times that positions are brought forward for one message: others may be at it, and a long past comes in pages. The
 #: next message goes on.
@@ -190,14 +187,10 @@ class PositionKeeper:
 
     def _from_ledger(self, message: Message, until_ms: Mapping[PositionKey, int]) -> dict[PositionKey, Advance]:
         """Apply what the ledger says of positions, then what the message says."""
-        known_ms = {key: known.applied_ms for key in until_ms if (known := self._recall(key)) is not None}
-        rows, history = self._within(lambda connection: load_ledger(driver_of(connection), until_ms, known_ms))
+        rows = self._within(lambda connection: load_checkpoints(driver_of(connection), until_ms))
         begun = {key: self._newer(key, row) for key, row in rows.items()}
-        earlier = {
-            key: each.applied_ms for key, each in begun.items() if each.applied_ms < known_ms.get(key, LATEST_MS)
-        }
-        if earlier:  # of these nothing is remembered, or more than somebody else has written since
-            history |= self._within(lambda connection: load_history(driver_of(connection), earlier))
+        after_ms = {key: checkpoint.applied_ms for key, checkpoint in begun.items()}
+        history = self._within(lambda connection: load_history(driver_of(connection), after_ms))
         advances = {}
         for key, checkpoint in begun.items():
             advances[key] = advance = Advance(checkpoint, message.rules[key])
