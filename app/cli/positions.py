@@ -56,12 +56,13 @@ def positions(
     symbol: Symbol = None,
     timeframe: Frame = None,
     only_open: Annotated[bool, typer.Option("--open", help="Only those that hold something.")] = False,
+    limit: Limit = 100,
     as_json: Json = False,
 ) -> None:
     """List positions, with what is not realised yet at the newest candle."""
     with operating() as operations, operations.reading() as connection:
         rows = listings.list_positions(
-            connection, strategy=strategy, symbol=symbol, timeframe=timeframe, only_open=only_open
+            connection, limit=limit, strategy=strategy, symbol=symbol, timeframe=timeframe, only_open=only_open
         )
     print_rows(rows, _POSITION, as_json=as_json, empty="No positions.")
 

@@ -17,6 +17,7 @@ Row = dict[str, Any]
 def list_positions(
     connection: Connection,
     *,
+    limit: int,
     strategy: str | None = None,
     symbol: str | None = None,
     timeframe: str | None = None,
@@ -35,6 +36,7 @@ def list_positions(
         .join_from(positions, strategies, strategies.c.id == positions.c.strategy_id)
         .outerjoin(newest, true())
         .order_by(strategies.c.name, positions.c.symbol, positions.c.timeframe)
+        .limit(limit)
     )
     query = _only(query, positions, strategy, symbol, timeframe)
     if only_open:

@@ -66,6 +66,7 @@ def test_positions_with_what_is_not_realised(run: Run, traded: Stage) -> None:
     shown = run("positions", "--open").stdout
     assert "short" in shown and "unrealised" in shown
     assert run("positions", "--strategy", "s1", "--open").stdout == ""
+    assert len(documents(run, "positions", "--limit", "1")) == 1
 
 
 def test_events_are_tagged_and_filtered(run: Run, traded: Stage) -> None:
