@@ -23,6 +23,7 @@ from app.domain.costs import Room
 from app.domain.decisions import DecisionRules
 from app.domain.jobs import MOST_IN_MESSAGE, MOST_JOBS
 from app.domain.queues import QueueLimit
+from app.domain.selection import Percent, PositivePercent, SelectionRules
 from app.domain.strategies import Priority
 from app.errors import ConfigurationError
 
@@ -210,6 +211,44 @@ class MaintenanceSettings(Group):
     """Days after which outcomes are dropped, a partition at a time."""
 
 
+class BatchSettings(Group):
+    """Batch runs, and what is selected from what they find; a run may override each for itself."""
+
+    enabled: bool = True
+    """False: no run is started."""
+    max_concurrency: Annotated[int, Field(ge=1)] = 50
+    """Most units of one run that are executed at a time."""
+    batch_size: Annotated[int, Field(ge=1)] = 100
+    """Most units that a slot claims at once."""
+    timeout_ms: Annotated[int, Field(ge=1)] = 5000
+    """Soft limit of one unit."""
+    retries: Annotated[int, Field(ge=0, le=10)] = 2
+    """Further attempts after the first one of a unit failed."""
+    min_edge_percent: Percent = 15.0
+    """Least edge of a selected position, percent of price."""
+    max_portfolio_risk_percent: Annotated[float, Field(ge=0, le=100)] = 20.0
+    """Most that all positions together may lose at their stops, percent of the portfolio."""
+    position_risk_percent: Annotated[float, Field(gt=0, le=100)] = 0.5
+    """What one position may lose at its stop, percent of the portfolio."""
+    max_position_percent: PositivePercent = 20.0
+    """Most that one position may be worth, percent of the portfolio."""
+    max_exposure_percent: PositivePercent = 100.0
+    """Most that all positions together may be worth, percent of the portfolio; above 100 is borrowed."""
+    require_diversification: bool = True
+    """False: any number of positions of one category."""
+    per_category: Annotated[int, Field(ge=1)] = 2
+    """Most positions of one category."""
+    stop_loss_percent: Annotated[float, Field(gt=0, lt=100)] = 5.0
+    """Farthest stop of a selected position, percent of price; a strategy's own is taken when it is nearer."""
+    profit_target_percent: Annotated[float, Field(gt=0, lt=100)] = 10.0
+    """Target of a selected position whose strategy states none, percent of price."""
+
+    @property
+    def selection(self) -> SelectionRules:
+        """What is selected and how large."""
+        return SelectionRules(**self.model_dump(include=set(SelectionRules.model_fields)))
+
+
 class EventSettings(Group):
     """What workers tell Flower, and anything else that listens to Celery's events, of every job."""
 
@@ -285,6 +324,7 @@ class Settings(BaseSettings):
     decision: DecisionSettings = DecisionSettings()
     breaker: BreakerSettings = BreakerSettings()
     maintenance: MaintenanceSettings = MaintenanceSettings()
+    batch: BatchSettings = BatchSettings()
     events: EventSettings = EventSettings()
     flower: FlowerSettings = FlowerSettings()
     log: LogSettings = LogSettings()
