@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from statistics import NormalDist, variance
 from typing import NamedTuple
 
@@ -39,7 +39,7 @@ class Trial(NamedTuple):
 
 
 class Tried(NamedTuple):
-    """How much was tried on the data of a unit."""
+    """How much was tried before a unit was chosen."""
 
     trials: int
     variance: float
@@ -47,7 +47,7 @@ class Tried(NamedTuple):
 
 
 class DeflatedSharpe(Value):
-    """A Sharpe ratio in the light of everything that was tried on the same data."""
+    """A Sharpe ratio in the light of everything that was tried."""
 
     probability: float
     """That the true Sharpe ratio is above what the best of so many worthless trials would show, 0 to 1."""
@@ -58,26 +58,21 @@ class DeflatedSharpe(Value):
     trials: int
 
 
-class TrialBook:
-    """Everything that was tried, by the data it was tried on.
+def count_trials(run: Sequence[Trial], earlier: Iterable[Trial] = ()) -> Tried:
+    """Count what was tried: every unit of the run, and those of earlier runs on the same data.
+
+    The best unit of a run was chosen from all of its units, whatever they were about; and whoever chose them knew what
+    earlier runs had shown.
 
     Args:
-        trials: the units of the run and of all earlier ones; the order does not matter.
+        run: the units of the run.
+        earlier: the units of earlier runs; those count whose series is one of the run's and whose range overlaps its.
     """
-
-    def __init__(self, trials: Iterable[Trial]) -> None:
-        self._series: dict[tuple[str, Timeframe], set[Trial]] = defaultdict(set)
-        for trial in trials:
-            self._series[trial.symbol, trial.timeframe].add(trial)
-        self._known: dict[tuple[str, Timeframe, int, int], Tried] = {}
-
-    def on(self, symbol: str, timeframe: Timeframe, from_ms: int, to_ms: int) -> Tried:
-        """Count what was tried on a series in a range that overlaps [from_ms, to_ms)."""
-        key = (symbol, timeframe, from_ms, to_ms)
-        if key not in self._known:
-            series = self._series.get((symbol, timeframe), set())
-            self._known[key] = _count(each for each in series if each.from_ms < to_ms and from_ms < each.to_ms)
-        return self._known[key]
+    ranges: dict[tuple[str, Timeframe], set[tuple[int, int]]] = defaultdict(set)
+    for trial in run:
+        ranges[trial.symbol, trial.timeframe].add((trial.from_ms, trial.to_ms))
+    known = [each for each in earlier if _overlaps(each, ranges.get((each.symbol, each.timeframe), ()))]
+    return _count((*run, *known))
 
 
 def deflate(metrics: Metrics, tried: Tried) -> DeflatedSharpe | None:
@@ -85,7 +80,7 @@ def deflate(metrics: Metrics, tried: Tried) -> DeflatedSharpe | None:
 
     Args:
         metrics: of the unit.
-        tried: on its data, the unit itself included.
+        tried: in its run and before, the unit itself included.
     """
     sharpe, skew, kurtosis = metrics.sharpe_per_candle, metrics.skew, metrics.kurtosis
     if sharpe is None or skew is None or kurtosis is None:
@@ -154,13 +149,16 @@ def expected_maximum(trials: int, trial_variance: float) -> float:
     return math.sqrt(trial_variance) * ((1 - EULER_GAMMA) * usual + EULER_GAMMA * late)
 
 
-def _count(trials: Iterable[Trial]) -> Tried:
-    # one cell a trial: of equal ones that differ in their Sharpe ratio (another version of numpy) the last by value
-    found = {(each.identity, each.from_ms, each.to_ms): each.sharpe_per_candle for each in sorted(trials, key=_order)}
+def _overlaps(trial: Trial, ranges: Iterable[tuple[int, int]]) -> bool:
+    return any(trial.from_ms < to_ms and from_ms < trial.to_ms for from_ms, to_ms in ranges)
+
+
+def _count(trials: Sequence[Trial]) -> Tried:
+    # of equal trials that differ in their Sharpe ratio (another version of numpy) the highest counts
+    found = {trial[:-1]: trial.sharpe_per_candle for trial in sorted(trials, key=_known_sharpe)}
     sharpes = [sharpe for sharpe in found.values() if sharpe is not None]
     return Tried(len(found), variance(sharpes) if len(sharpes) > 1 else 0.0)
 
 
-def _order(trial: Trial) -> tuple[str, int, int, float]:
-    sharpe = trial.sharpe_per_candle
-    return trial.identity, trial.from_ms, trial.to_ms, -math.inf if sharpe is None else sharpe
+def _known_sharpe(trial: Trial) -> float:
+    return -math.inf if trial.sharpe_per_candle is None else trial.sharpe_per_candle

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.domain.candles import Timeframe
-from app.runs.deflation import Trial, TrialBook, Tried, deflate, deflated_sharpe, expected_maximum
+from app.runs.deflation import Trial, Tried, count_trials, deflate, deflated_sharpe, expected_maximum
 from app.runs.metrics import compute
 from tests.unit.runs.curves import curve
 
@@ -54,33 +54,39 @@ def test_too_little_to_judge() -> None:
     assert deflated_sharpe(1.0, 100, 2.0, 1.0, 5, 0.1) is None  # no uncertainty left
 
 
-def test_trials_are_those_of_the_same_data() -> None:
-    book = TrialBook(
-        [
-            trial("a", 0.1),
-            trial("b", 0.3),
-            trial("failed", None),
-            trial("earlier", 0.2, from_ms=-50, to_ms=1),
-            trial("adjacent", 9.0, from_ms=100, to_ms=200),
-            trial("elsewhere", 9.0, symbol="ETH-USD"),
-            trial("slower", 9.0, timeframe=Timeframe.D1),
-        ]
-    )
-    found = book.on("BTC-USD", H1, 0, 100)
+def test_every_unit_of_the_run_is_a_trial() -> None:
+    run = [trial("a", 0.1), trial("b", 0.3), trial("failed", None), trial("a", 0.2, symbol="ETH-USD")]
+    found = count_trials(run)
     assert (found.trials, round(found.variance, 12)) == (4, 0.01)
-    assert book.on("BTC-USD", H1, 300, 400) == (0, 0.0)
+    assert count_trials([trial("only")]) == (1, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "counts"),
+    [
+        ({"from_ms": -50, "to_ms": 1}, True),
+        ({"from_ms": 99, "to_ms": 200}, True),
+        ({"from_ms": 100, "to_ms": 200}, False),
+        ({"to_ms": 0, "from_ms": -9}, False),
+        ({"symbol": "ETH-USD"}, False),
+        ({"timeframe": Timeframe.D1}, False),
+    ],
+)
+def test_earlier_trials_count_when_they_saw_the_same_data(changes, counts) -> None:
+    earlier = [trial("earlier", 0.2, **changes)]
+    assert count_trials([trial("a")], earlier).trials == 1 + counts
 
 
 def test_the_same_thing_again_is_no_other_trial() -> None:
-    assert TrialBook([trial("a"), trial("a"), trial("a", 0.1 + 1e-17)]).on("BTC-USD", H1, 0, 100).trials == 1
-    assert TrialBook([trial("a"), trial("a", to_ms=90)]).on("BTC-USD", H1, 0, 100).trials == 2
+    assert count_trials([trial("a")], [trial("a"), trial("a", 0.1 + 1e-17)]) == (1, 0.0)
+    assert count_trials([trial("a")], [trial("a", to_ms=90)]).trials == 2
 
 
 @given(st.lists(st.tuples(st.sampled_from("abcd"), st.floats(-1, 1) | st.none()), max_size=20), st.randoms())
 def test_the_order_of_trials_does_not_matter(made, random) -> None:
-    trials = [trial(identity, sharpe) for identity, sharpe in made]
-    shuffled = random.sample(trials, len(trials))
-    assert TrialBook(trials).on("BTC-USD", H1, 0, 100) == TrialBook(shuffled).on("BTC-USD", H1, 0, 100)
+    earlier = [trial(identity, sharpe) for identity, sharpe in made]
+    shuffled = random.sample(earlier, len(earlier))
+    assert count_trials([trial("run")], earlier) == count_trials([trial("run")], shuffled)
 
 
 def test_a_unit_is_deflated_by_what_was_tried() -> None:
