@@ -23,7 +23,7 @@ from app.domain.costs import Room
 from app.domain.decisions import DecisionRules
 from app.domain.jobs import MOST_IN_MESSAGE, MOST_JOBS
 from app.domain.queues import QueueLimit
-from app.domain.selection import Percent, PositivePercent, SelectionRules
+from app.domain.selection import SelectionRules
 from app.domain.strategies import Priority
 from app.errors import ConfigurationError
 
@@ -211,7 +211,7 @@ class MaintenanceSettings(Group):
     """Days after which outcomes are dropped, a partition at a time."""
 
 
-class BatchSettings(Group):
+class BatchSettings(Group, SelectionRules):
     """Batch runs, and what is selected from what they find; a run may override each for itself."""
 
     enabled: bool = True
@@ -224,24 +224,6 @@ class BatchSettings(Group):
     """Soft limit of one unit."""
     retries: Annotated[int, Field(ge=0, le=10)] = 2
     """Further attempts after the first one of a unit failed."""
-    min_edge_percent: Percent = 15.0
-    """Least edge of a selected position, percent of price."""
-    max_portfolio_risk_percent: Annotated[float, Field(ge=0, le=100)] = 20.0
-    """Most that all positions together may lose at their stops, percent of the portfolio."""
-    position_risk_percent: Annotated[float, Field(gt=0, le=100)] = 0.5
-    """What one position may lose at its stop, percent of the portfolio."""
-    max_position_percent: PositivePercent = 20.0
-    """Most that one position may be worth, percent of the portfolio."""
-    max_exposure_percent: PositivePercent = 100.0
-    """Most that all positions together may be worth, percent of the portfolio; above 100 is borrowed."""
-    require_diversification: bool = True
-    """False: any number of positions of one category."""
-    per_category: Annotated[int, Field(ge=1)] = 2
-    """Most positions of one category."""
-    stop_loss_percent: Annotated[float, Field(gt=0, lt=100)] = 5.0
-    """Farthest stop of a selected position, percent of price; a strategy's own is taken when it is nearer."""
-    profit_target_percent: Annotated[float, Field(gt=0, lt=100)] = 10.0
-    """Target of a selected position whose strategy states none, percent of price."""
 
     @property
     def selection(self) -> SelectionRules:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import Annotated, Any, NamedTuple
 
-from pydantic import Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
 from app.domain.base import Value, explain
 from app.errors import ConfigurationError, did_you_mean
@@ -27,24 +27,26 @@ PositivePercent = Annotated[float, Field(gt=0)]
 class SelectionRules(Value):
     """What is selected and how large; the settings of `batch`, and what a run overrides of them."""
 
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
     min_edge_percent: Percent = 15.0
-    """Least edge, percent of price."""
+    """Least edge of a selected position, percent of price."""
     max_portfolio_risk_percent: Annotated[float, Field(ge=0, le=100)] = 20.0
     """Most that all positions together may lose at their stops, percent of the portfolio."""
     position_risk_percent: Annotated[float, Field(gt=0, le=100)] = 0.5
     """What one position may lose at its stop, percent of the portfolio."""
     max_position_percent: PositivePercent = 20.0
-    """Most that one position may be worth, percent of the portfolio: a near stop does not make it safe against gaps."""
+    """Most that one position may be worth, percent of the portfolio: a near stop is no protection against gaps."""
     max_exposure_percent: PositivePercent = 100.0
     """Most that all positions together may be worth, percent of the portfolio; above 100 is borrowed."""
     require_diversification: bool = True
-    """Whether categories are limited at all."""
+    """False: any number of positions of one category."""
     per_category: Annotated[int, Field(ge=1)] = 2
     """Most positions of one category."""
     stop_loss_percent: Annotated[float, Field(gt=0, lt=100)] = 5.0
-    """Farthest stop, percent of price; a strategy's own is taken when it is nearer."""
+    """Farthest stop of a selected position, percent of price; a strategy's own is taken when it is nearer."""
     profit_target_percent: Annotated[float, Field(gt=0, lt=100)] = 10.0
-    """Target of a candidate that states none, percent of price."""
+    """Target of a selected position whose strategy states none, percent of price."""
 
 
 class Candidate(NamedTuple):
