@@ -11,7 +11,7 @@ _DAY = 86_400.0
 #: Steps of a time axis below a month, seconds, and how their moments are written.
 _STEPS = (
     *((minutes * 60.0, "%H:%M") for minutes in (1, 5, 15, 30, 60, 180, 360, 720)),
-    *((days * _DAY, "%-d %b") for days in (1, 2, 7, 14)),
+    *((days * _DAY, "%-d %b") for days in (1, 2, 4, 7, 14)),
 )
 #: A range narrower than this share of its values is drawn as one value: its labels would all be the same.
 _LEAST_SPAN = 1e-6
