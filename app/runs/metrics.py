@@ -82,8 +82,8 @@ def compute(
             252 sessions of 6.5 hours. None takes the candles per year that the curve itself has, gaps included.
 
     Raises:
-        ValueError: no candle, columns of different length, a value that is not finite, a close that is not above 0,
-            a capital that is not above 0, or times that do not ascend.
+        ValueError: no candle, columns of different length, a value that is not finite, a close, a capital or hours
+            that are not above 0, or times that do not ascend.
     """
     _check(curve)
     equity, ruined = _until_ruin(curve.equity)
@@ -201,6 +201,8 @@ def _periods_per_year(
     candles: int, elapsed_ms: float, timeframe: Timeframe, hours_per_year: float | None
 ) -> float | None:
     if hours_per_year is not None:
+        if not hours_per_year > 0:
+            raise ValueError(f"expected hours_per_year above 0, found {hours_per_year}")
         return hours_per_year * (timedelta(hours=1) / timeframe.duration)
     return (candles - 1) * YEAR_MS / elapsed_ms if elapsed_ms else None
 

@@ -131,6 +131,24 @@ def test_what_cannot_be_measured_is_refused(made, complaint) -> None:
         compute(made, [], D1)
 
 
+def test_hours_of_trading_are_above_zero() -> None:
+    with pytest.raises(ValueError, match="hours_per_year above 0, found 0"):
+        compute(curve([100.0]), [], D1, 0)
+
+
+@given(st.floats(0.01, 1e6), st.lists(st.floats(0.01, 1e6) | st.floats(-1e6, 0), max_size=60))
+def test_any_equity_has_metrics_within_their_bounds(capital, later) -> None:
+    metrics = compute(curve([capital, *later]), [], D1)  # no infinite number and no NaN: they would be refused
+    assert metrics.total_return_percent >= -100
+    assert 0 <= metrics.max_drawdown_percent <= 100
+    assert 0 <= metrics.max_drawdown_s <= metrics.elapsed_s
+    assert metrics.ruined == any(each <= 0 for each in later)
+    assert (metrics.total_return_percent == -100) == metrics.ruined
+    assert metrics.sharpe is None or metrics.skew is not None
+    if metrics.sharpe is not None and metrics.sortino is not None:
+        assert metrics.sharpe * metrics.sortino >= 0
+
+
 @given(st.lists(st.floats(-0.5, 0.5), min_size=1, max_size=60), st.floats(1e-3, 1e6))
 def test_scale_of_the_capital_changes_nothing_but_fees_and_turnover(changes, capital) -> None:
     equity = np.cumprod(np.array([1.0, *(1 + each for each in changes)]))

@@ -8,7 +8,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from app.domain.candles import Timeframe
@@ -43,10 +43,12 @@ def test_a_short_curve_is_kept_as_it_is() -> None:
 
 
 @given(finite, finite, st.integers(2, 10))
+@example(0.0, 5e-324, 4)
+@example(1e9, 1e9, 4)
 def test_a_scale_holds_its_values_and_ends_on_its_marks(a, b, most) -> None:
     low, high = min(a, b), max(a, b)
     scale, marks = round_scale(low, high, most)
-    room = 1e-6 * max(abs(low), abs(high), 1e-300)
+    room = 1e-6 * max(abs(low), abs(high), 1e-6)
     assert scale.low - room <= low <= high <= scale.high + room
     assert scale.low < scale.high
     assert (marks[0], marks[-1]) == (scale.low, scale.high)
@@ -85,6 +87,15 @@ def test_a_curve_is_drawn_where_it_belongs() -> None:
     assert [(tick.share, tick.label) for tick in chart.falls] == [(0, "0"), (0.5, "\u221225"), (1, "\u221250")]
     assert chart.drawdown == "M0 0L500 0L1000 1000L1000 0L0 0Z"
     assert draw_spark(sample(curve([1.0, 3.0, 2.0]))) == "M0 1000L500 0L1000 500"
+
+
+def test_a_market_that_soars_does_not_flatten_the_units_own_line() -> None:
+    chart = draw_curve(sample(curve([100.0, 110.0, 110.0], close=[10.0, 20.0, 100.0])))
+    assert [tick.label for tick in chart.returns] == ["0", "5", "10", "15", "20"]
+    assert chart.equity == "M0 1000L500 500L1000 500"
+    assert chart.hold.endswith("L1000 -44000")  # 900 %, far above the square
+    flat = draw_curve(sample(curve([100.0, 100.0], close=[10.0, 20.0])))
+    assert flat.hold == "M0 1000L1000 0"
 
 
 @given(st.lists(finite, min_size=1, max_size=200), st.none() | finite)
