@@ -11,11 +11,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from app.domain.candles import Timeframe
 from app.runs.metrics import find_deepest_fall
 from app.runs.report import formats
 from app.runs.report.charts import draw_curve, draw_histogram, draw_spark
-from app.runs.report.document import Document, UnitReport, build_heat
+from app.runs.report.document import Document, build_heat
 from app.runs.report.heat import STEPS, find_limit, step_of
 from app.runs.report.sampling import sample
 from app.runs.report.scales import round_scale, time_ticks
@@ -124,6 +123,7 @@ def test_many_variants_share_the_column_of_their_strategy() -> None:
             update={
                 "id": number,
                 "params": {"fast": number},
+                "differing": ("fast",),
                 "metrics": unit.metrics.model_copy(update={"total_return_percent": float(number)}),
             }
         )
@@ -207,7 +207,13 @@ def test_units_are_ranked_by_sharpe_and_those_without_come_last() -> None:
     assert [unit.error is None for unit in made.units] == [True] * 99 + [False]
 
 
-def test_a_variant_is_the_strategy_with_its_params() -> None:
-    unit = UnitReport(id=1, strategy="macd", symbol="A", timeframe=Timeframe.H1, state="succeeded")
-    assert unit.variant == "macd"
-    assert unit.model_copy(update={"params": {"width": 2.0, "mode": "x"}}).variant == "macd (width 2, mode x)"
+def test_a_label_names_the_params_that_differ_and_no_others() -> None:
+    labels = {unit.label for unit in document(12, candles=100).units}
+    assert labels == {
+        "ema_cross (fast 12, slow 26)",
+        "ema_cross (fast 9, slow 21.5)",
+        "macd",
+        "supertrend",
+        "donchian_breakout",
+        "adx_trend",
+    }
