@@ -89,7 +89,7 @@ def compute(
     equity, ruined = _until_ruin(curve.equity)
     elapsed_ms = float(curve.times_ms[-1] - curve.times_ms[0])
     per_year = _periods_per_year(len(curve.close), elapsed_ms, timeframe, hours_per_year)
-    fall = find_deepest_fall(equity)
+    fall = find_deepest_fall(equity, find_drawdowns(equity))
     total, market = float(equity[-1] / equity[0] - 1), float(curve.close[-1] / curve.close[0] - 1)
     fees, traded = math.fsum(trade.fees for trade in trades), math.fsum(map(_traded, trades))
     moments = _moments(_returns(equity))
@@ -131,22 +131,26 @@ class Fall(NamedTuple):
     """Where the peak was reached again, or the last place."""
 
 
-def find_deepest_fall(equity: FloatArray) -> Fall:
+def find_deepest_fall(equity: FloatArray, drawdowns: FloatArray) -> Fall:
     """Find the deepest fall from a peak; of equal ones the first.
 
     Args:
         equity: (n,) float64, at least one cell, the first above 0.
+        drawdowns: of this equity, by `find_drawdowns`.
     """
-    drawdown = find_drawdowns(equity)
-    bottom = int(np.argmax(drawdown))
+    bottom = int(np.argmax(drawdowns))
     peak = int(np.argmax(equity[: bottom + 1]))
     recovered = np.flatnonzero(equity[bottom:] >= equity[peak])
     end = bottom + int(recovered[0]) if len(recovered) else len(equity) - 1
-    return Fall(float(drawdown[bottom]), peak, bottom, end)
+    return Fall(float(drawdowns[bottom]), peak, bottom, end)
 
 
 def find_drawdowns(equity: FloatArray) -> FloatArray:
-    """Return the share of the highest equity so far that is lost, (n,) float64, 0 to 1."""
+    """Return the share of the highest equity so far that is lost, (n,) float64, 0 to 1.
+
+    Args:
+        equity: (n,) float64, at least one cell, the first above 0.
+    """
     peaks = np.maximum.accumulate(equity)
     return (peaks - np.maximum(equity, 0.0)) / peaks
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.domain.candles import Timeframe
-from app.runs.metrics import compute, find_deepest_fall
+from app.runs.metrics import compute, find_deepest_fall, find_drawdowns
 from tests.building import REPOSITORY
 from tests.unit.runs.curves import DAY_MS, FIRST_MS, curve, trade
 
@@ -51,9 +51,11 @@ def test_a_small_curve_worked_by_hand() -> None:
 
 
 def test_a_fall_ends_where_its_peak_is_reached_again() -> None:
-    fall = find_deepest_fall(np.array([100.0, 120, 90, 110, 120, 60, 119]))
+    equity = np.array([100.0, 120, 90, 110, 120, 60, 119])
+    fall = find_deepest_fall(equity, find_drawdowns(equity))
     assert (fall.depth, fall.peak, fall.bottom, fall.end) == (0.5, 1, 5, 6)
-    fall = find_deepest_fall(np.array([100.0, 120, 60, 110, 125, 100]))
+    equity = np.array([100.0, 120, 60, 110, 125, 100])
+    fall = find_deepest_fall(equity, find_drawdowns(equity))
     assert (fall.depth, fall.peak, fall.bottom, fall.end) == (0.5, 1, 2, 4)
 
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from app.runs.metrics import find_deepest_fall
+from app.runs.metrics import find_drawdowns
 from app.runs.report import formats
 from app.runs.report.charts import draw_curve, draw_histogram, draw_spark
 from app.runs.report.document import Document, build_heat
@@ -34,7 +34,7 @@ def test_a_sample_keeps_ends_extremes_and_the_deepest_fall(equity, points) -> No
     assert list(kept.times_ms) == sorted(set(kept.times_ms))
     assert (kept.equity[0], kept.equity[-1]) == (equity[0], equity[-1])
     assert (min(kept.equity), max(kept.equity)) == (min(equity), max(equity))
-    assert max(kept.drawdown_percent) == pytest.approx(100 * find_deepest_fall(made.equity).depth)
+    assert max(kept.drawdown_percent) == pytest.approx(100 * find_drawdowns(made.equity).max())
 
 
 def test_a_short_curve_is_kept_as_it_is() -> None:
