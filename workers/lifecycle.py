@@ -15,6 +15,7 @@ from sqlalchemy import Engine
 from app.broker import Publisher
 from app.settings import Settings
 from app.storage.engine import build_engine
+from app.strategies.formulas import guard_talib
 from app.strategies.registry import Registry
 from app.telemetry import enter
 from workers.events import JobEvents
@@ -26,9 +27,6 @@ from workers.runtime.strategies import RuntimeCache
 from workers.runtime.windows import WindowCache
 from workers.sending import EventSender
 from workers.shared import Shared
-
-#: Strategy instances a slot keeps; far above what one fleet runs, so that it only bounds a leak.
-MOST_STRATEGIES = 2000
 
 #: Tenths of a second for which a slot that ends waits until the main process has read its last results. billiard's 30 s
 #: are waited in full when that process is waiting for the slot; what is not acknowledged is delivered again.
@@ -44,6 +42,7 @@ class Slot:
 
     name: str
     executor: Executor
+    runtimes: RuntimeCache
     store: SlotStore
     engine: Engine
     publisher: Publisher
@@ -55,6 +54,7 @@ class Slot:
         """Give everything back; at the exit of the process."""
         if self.events is not None:
             self.events.close()
+        self.runtimes.close()
         self.store.close()
         self.publisher.close()
         self.engine.dispose()
@@ -82,6 +82,7 @@ def open_slot(app: Celery, settings: Settings, shared: Shared) -> Slot:
     name = f"{socket.gethostname()}:{os.getpid()}"
     clock.install()
     memory.use_one_arena()
+    guard_talib()
     billiard.pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT = LAST_RESULTS_READ_WITHIN
     if memory.ENFORCES_MEMORY:
         # billiard asks for the most a slot ever had: one job that took much and gave it back would end its slot
@@ -90,9 +91,11 @@ def open_slot(app: Celery, settings: Settings, shared: Shared) -> Slot:
     store = SlotStore(engine, settings.rules, settings.worker.hard_grace_s * SHARE_OF_GRACE)
     publisher = Publisher(app, settings.dispatch.room)
     events = _open_events(app, settings, shared) if settings.metrics else None
+    registry, most = Registry(settings.strategies.modules), settings.worker.cached_strategies
+    runtimes = RuntimeCache(store.load_revisions, registry, most, store.load_retired)
     executor = Executor(
         windows=WindowCache(store.load_rows, length=settings.worker.window, most_series=settings.worker.cached_series),
-        runtimes=RuntimeCache(store.load_revisions, Registry(settings.strategies.modules), MOST_STRATEGIES),
+        runtimes=runtimes,
         land_all=store.land_all,
         load_ended=store.load_ended,
         publish=publisher.publish,
@@ -106,7 +109,7 @@ def open_slot(app: Celery, settings: Settings, shared: Shared) -> Slot:
         begin=events.begin if events else _tell_nobody,
         tell=events.land if events else _tell_nobody,
     )
-    return Slot(name, executor, store, engine, publisher, events, settings)
+    return Slot(name, executor, runtimes, store, engine, publisher, events, settings)
 
 
 def _tell_nobody(*_: object) -> None:
