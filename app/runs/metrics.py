@@ -61,6 +61,8 @@ class Metrics(Value):
     """Total return less buy-and-hold, percentage points."""
     ruined: bool
     """Whether the equity was used up; it counts as 0 from then on."""
+    returns: int
+    """Candles that have a return: all but the first, up to ruin."""
     sharpe_per_candle: float | None
     """Not annualised: what is deflated."""
     skew: float | None
@@ -92,7 +94,8 @@ def compute(
     fall = find_deepest_fall(equity, find_drawdowns(equity))
     total, market = float(equity[-1] / equity[0] - 1), float(curve.close[-1] / curve.close[0] - 1)
     fees, traded = math.fsum(trade.fees for trade in trades), math.fsum(map(_traded, trades))
-    moments = _moments(_returns(equity))
+    returns = _returns(equity)
+    moments = _moments(returns)
     return Metrics(
         candles=len(equity),
         elapsed_s=elapsed_ms / 1000,
@@ -114,6 +117,7 @@ def compute(
         buy_and_hold_percent=100 * market,
         excess_percent=100 * (total - market),
         ruined=ruined,
+        returns=len(returns),
         sharpe_per_candle=moments.sharpe,
         skew=moments.skew,
         kurtosis=moments.kurtosis,

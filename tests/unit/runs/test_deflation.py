@@ -97,4 +97,9 @@ def test_a_unit_is_deflated_by_what_was_tried() -> None:
     assert (alone.benchmark, alone.trials, chosen.trials) == (0, 1, 50)
     assert chosen.probability < alone.probability
     assert chosen.benchmark == pytest.approx(chosen.benchmark_per_candle * math.sqrt(365.25))
+    assert metrics.sharpe_per_candle is not None
+    assert metrics.skew is not None
+    assert metrics.kurtosis is not None
+    by_hand = deflated_sharpe(metrics.sharpe_per_candle, 7, metrics.skew, metrics.kurtosis, 50, 0.04)
+    assert chosen.probability == by_hand
     assert deflate(compute(curve([100.0] * 5), [], Timeframe.D1), Tried(1, 0.0)) is None

@@ -91,6 +91,7 @@ def test_ruin_is_the_end(end: float) -> None:
     assert metrics.ruined
     assert (metrics.total_return_percent, metrics.cagr_percent, metrics.max_drawdown_percent) == (-100, -100, 100)
     # the returns are -0.5 and -1, what comes after is none
+    assert metrics.returns == 2
     assert metrics.sharpe_per_candle == pytest.approx(-0.75 / math.sqrt(0.125))
     assert metrics.max_drawdown_s == 3 * DAY_MS / 1000
 

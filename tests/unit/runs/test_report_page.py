@@ -164,12 +164,15 @@ def test_whatever_comes_from_outside_is_escaped() -> None:
 
 
 def test_a_large_run_stays_small_and_says_what_is_cut() -> None:
-    html = to_html(document(2400, candles=60))
+    made = document(2400, candles=60)
+    html = to_html(made)
     assert len(html) < 1_000_000
     reader = Reader(html)
     assert "the 100 best of 2,376 units" in reader.text("leaderboard")
     assert reader.count("path", **{"class": "equity"}) == 113
     assert re.search(r"the 30 best and 30 worst of 400 symbols; those left out have medians from", reader.text("heat"))
+    shown = [symbol in reader.text("heat") for symbol in made.heat.rows]
+    assert shown == [True] * 30 + [False] * 340 + [True] * 30
     assert "the 100 first of 400 series" in reader.text("run")
     assert "the 100 best of 392 candidates" in reader.text("selection")
     assert "Shown" not in reader.text("failed")  # 24 of them

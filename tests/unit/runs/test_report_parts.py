@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from app.runs.metrics import find_drawdowns
+from app.runs.metrics import find_deepest_fall, find_drawdowns
 from app.runs.report import formats
 from app.runs.report.charts import draw_curve, draw_histogram, draw_spark
 from app.runs.report.document import Document, build_heat
@@ -26,6 +26,8 @@ finite = st.floats(-1e9, 1e9)
 
 
 @given(st.lists(st.floats(0.01, 1e6), min_size=1, max_size=300), st.integers(8, 60))
+@example([1.0, 100.0, 50.0, 60.0, 60.0, 100.0, 200.0, 199.0, 210.0, 300.0], 8)  # the bottom is no lowest of its part
+@example([1.0, 100.0, 50.0, 101.0, 102.0, 103.0, 200.0, 199.0, 210.0, 300.0], 8)  # the peak is no highest either
 def test_a_sample_keeps_ends_extremes_and_the_deepest_fall(equity, points) -> None:
     made = curve(equity)
     kept = sample(made, points)
@@ -34,7 +36,9 @@ def test_a_sample_keeps_ends_extremes_and_the_deepest_fall(equity, points) -> No
     assert list(kept.times_ms) == sorted(set(kept.times_ms))
     assert (kept.equity[0], kept.equity[-1]) == (equity[0], equity[-1])
     assert (min(kept.equity), max(kept.equity)) == (min(equity), max(equity))
-    assert max(kept.drawdown_percent) == pytest.approx(100 * find_drawdowns(made.equity).max())
+    fall = find_deepest_fall(made.equity, find_drawdowns(made.equity))
+    assert {made.times_ms[fall.peak], made.times_ms[fall.bottom]} <= set(kept.times_ms)
+    assert max(kept.drawdown_percent) == pytest.approx(100 * fall.depth)
 
 
 def test_a_short_curve_is_kept_as_it_is() -> None:
@@ -93,6 +97,8 @@ def test_a_market_that_soars_does_not_flatten_the_units_own_line() -> None:
     assert [tick.label for tick in chart.returns] == ["0", "5", "10", "15", "20"]
     assert chart.equity == "M0 1000L500 500L1000 500"
     assert chart.hold.endswith("L1000 -44000")  # 900 %, far above the square
+    sinking = draw_curve(sample(curve([100.0, 110.0, 110.0], close=[100.0, 20.0, 10.0])))
+    assert [tick.label for tick in sinking.returns] == ["\u221210", "\u22125", "0", "5", "10"]
     flat = draw_curve(sample(curve([100.0, 100.0], close=[10.0, 20.0])))
     assert flat.hold == "M0 1000L1000 0"
 
