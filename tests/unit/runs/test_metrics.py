@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.domain.candles import Timeframe
@@ -139,6 +139,7 @@ def test_hours_of_trading_are_above_zero() -> None:
         compute(curve([100.0]), [], D1, 0)
 
 
+@settings(deadline=None)
 @given(st.floats(0.01, 1e6), st.lists(st.floats(0.01, 1e6) | st.floats(-1e6, 0), max_size=60))
 def test_any_equity_has_metrics_within_their_bounds(capital, later) -> None:
     metrics = compute(curve([capital, *later]), [], D1)  # no infinite number and no NaN: they would be refused
@@ -152,6 +153,7 @@ def test_any_equity_has_metrics_within_their_bounds(capital, later) -> None:
         assert metrics.sharpe * metrics.sortino >= 0
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(-0.5, 0.5), min_size=1, max_size=60), st.floats(1e-3, 1e6))
 def test_scale_of_the_capital_changes_nothing_but_fees_and_turnover(changes, capital) -> None:
     equity = np.cumprod(np.array([1.0, *(1 + each for each in changes)]))

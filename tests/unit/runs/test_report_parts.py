@@ -8,7 +8,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from app.runs.metrics import find_deepest_fall, find_drawdowns
@@ -25,6 +25,7 @@ from tests.unit.runs.documents import document
 finite = st.floats(-1e9, 1e9)
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0.01, 1e6), min_size=1, max_size=300), st.integers(8, 60))
 @example([1.0, 100.0, 50.0, 60.0, 60.0, 100.0, 200.0, 199.0, 210.0, 300.0], 8)  # the bottom is no lowest of its part
 @example([1.0, 100.0, 50.0, 101.0, 102.0, 103.0, 200.0, 199.0, 210.0, 300.0], 8)  # the peak is no highest either
@@ -45,6 +46,7 @@ def test_a_short_curve_is_kept_as_it_is() -> None:
     assert sample(curve([1.0, 2.0, 1.5])).equity == (1.0, 2.0, 1.5)
 
 
+@settings(deadline=None)
 @given(finite, finite, st.integers(2, 10))
 @example(0.0, 5e-324, 4)
 @example(1e9, 1e9, 4)
@@ -58,6 +60,7 @@ def test_a_scale_holds_its_values_and_ends_on_its_marks(a, b, most) -> None:
     assert 2 <= len(marks) <= most + 3
 
 
+@settings(deadline=None)
 @given(st.integers(0, 4_000_000_000_000), st.integers(0, 1_500_000_000_000), st.integers(3, 8))
 def test_ticks_of_time_lie_inside_and_ascend(start, span, most) -> None:
     ticks = time_ticks(start, start + span, most)
@@ -103,6 +106,7 @@ def test_a_market_that_soars_does_not_flatten_the_units_own_line() -> None:
     assert flat.hold == "M0 1000L1000 0"
 
 
+@settings(deadline=None)
 @given(st.lists(finite, min_size=1, max_size=200), st.none() | finite)
 def test_a_histogram_counts_every_value_once(values, mark) -> None:
     drawn = draw_histogram(values, mark)
@@ -139,6 +143,7 @@ def test_many_variants_share_the_column_of_their_strategy() -> None:
     assert (heat.by_variant, heat.columns, heat.cells) == (False, ("ema_cross",), ((15.0,),))
 
 
+@settings(deadline=None)
 @given(st.lists(st.none() | finite, max_size=50))
 def test_colours_have_a_side_and_a_strength(values) -> None:
     limit = find_limit(values)
