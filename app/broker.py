@@ -17,6 +17,7 @@ from celery import Celery
 from celery.utils.nodenames import anon_nodename
 from kombu import Connection, Producer, Queue
 from kombu.exceptions import KombuError
+from redis import Redis
 from redis.exceptions import RedisError
 
 from app.domain.costs import LEAST_WORK_MS, Room
@@ -365,6 +366,16 @@ class Publisher:
             answers, now = pipeline.execute(), datetime.now(UTC)
         front = dict(zip(asked, answers[len(QUEUES) :], strict=True))
         return {queue: read_waiting(answers[n], front.get(queue), now) for n, queue in enumerate(QUEUES)}
+
+    @contextmanager
+    def redis(self) -> Iterator[Redis]:
+        """Hand out the client, for what is no message; it prefixes the keys of some commands only.
+
+        Raises:
+            BrokerUnavailableError: Redis is away.
+        """
+        with self._translated():
+            yield self._open().channel.client
 
     def clear(self) -> int:
         """Drop every message, waiting or held by a worker; return how many were waiting.

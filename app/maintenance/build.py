@@ -16,6 +16,7 @@ from app.maintenance.janitor import Janitor
 from app.maintenance.leadership import Leadership
 from app.maintenance.metrics import Findings
 from app.maintenance.partitions import Partitioner, Retention
+from app.maintenance.relay import Relay
 from app.maintenance.republisher import Republisher
 from app.maintenance.runner import Runner
 from app.maintenance.stalls import StallDetector
@@ -56,6 +57,7 @@ def build_services(settings: Settings, app: Celery, publisher: Publisher) -> Cal
             Partitioner(begin),
             Retention(begin, timedelta(days=settings.maintenance.retention_days)),
             Janitor(begin, fleet.forget, silence, every_s),
+            Relay(begin, publisher, settings.action_stream, settings.actions.stream_length, settings.actions.every_s),
         )
 
     return build
