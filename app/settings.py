@@ -223,6 +223,25 @@ class EventSettings(Group):
     """Milliseconds between two messages of a slot; each holds all events since the one before."""
 
 
+class RiskSettings(Group):
+    """What all strategies together may risk."""
+
+    max_open_percent: Annotated[float, Field(ge=0, le=1000)] = 20.0
+    """Most of the portfolio, percent, that order intents of all strategies together may hold open. An opening that
+    would pass it is recorded as refused and never sent; the strategy's own position does not know. 0 sends none."""
+
+
+class ActionSettings(Group):
+    """How order intents reach whoever executes them."""
+
+    stream: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]{1,200}$")] = "actions"
+    """Redis Stream that intents are appended to; `broker.key_prefix` is put before it."""
+    stream_length: Annotated[int, Field(ge=1)] = 100_000
+    """Entries that the stream keeps, approximately; Postgres keeps them all. 100,000 take about 40 MB."""
+    every_s: Annotated[float, Field(gt=0)] = 0.2
+    """Seconds between two looks for intents that are to be sent."""
+
+
 class FlowerSettings(Group):
     """The Flower page."""
 
@@ -286,6 +305,8 @@ class Settings(BaseSettings):
     breaker: BreakerSettings = BreakerSettings()
     maintenance: MaintenanceSettings = MaintenanceSettings()
     events: EventSettings = EventSettings()
+    risk: RiskSettings = RiskSettings()
+    actions: ActionSettings = ActionSettings()
     flower: FlowerSettings = FlowerSettings()
     log: LogSettings = LogSettings()
     strategies: StrategySettings = StrategySettings()

@@ -16,7 +16,15 @@ from app.broker import Publisher, create_celery
 from app.domain.candles import Candle, Timeframe
 from app.domain.costs import Room
 from app.domain.jobs import Outcome, OutcomeStatus, Signal
-from app.domain.strategies import Limits, Priority, RegisteredStrategy, StrategyDefinition, StrategyStatus, Subscription
+from app.domain.strategies import (
+    Limits,
+    Priority,
+    RegisteredStrategy,
+    StrategyDefinition,
+    StrategyStatus,
+    Subscription,
+    Trading,
+)
 from app.feeds.base import FeedReport
 from app.feeds.generated import GeneratedFeed
 from app.settings import DELIMITER, PREFIX, Settings
@@ -72,6 +80,7 @@ def definition(
     weight: float = 1.0,
     limits: Limits | None = None,
     status: StrategyStatus = StrategyStatus.ACTIVE,
+    trading: Trading | None = None,
 ) -> StrategyDefinition:
     """Build a strategy definition."""
     return StrategyDefinition(
@@ -83,6 +92,7 @@ def definition(
         weight=weight,
         limits=limits or Limits(),
         status=status,
+        trading=trading,
     )
 
 

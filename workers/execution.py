@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import Protocol
 
 import structlog
 
@@ -19,7 +20,9 @@ from app.domain.jobs import Chunk, JobKey, Outcome, OutcomeStatus
 from app.errors import SlotDiedError
 from app.settings import WorkerSettings
 from app.storage.landing import Attempt, Landing
+from app.storage.moving import Moving
 from workers.running import Enter, IsRevoked, Ran, cancel, expire, is_expired, run_jobs, sort_out, waited_ms
+from workers.runtime.positions import PositionKeeper
 from workers.runtime.strategies import Runtime, RuntimeCache
 from workers.runtime.windows import WindowCache
 
@@ -35,8 +38,16 @@ STOPPED_FOR_S = 1.0
 #: Seconds of running after which what ran is recorded before anything else runs: a chunk is planned to take far less.
 LAND_WITHIN_S = 0.05
 
-#: Records chunks in one transaction; returns the decisions of the dispatches that are complete now, by dispatch.
-LandAll = Callable[[Sequence[Landing], str], Mapping[int, Decision]]
+
+class LandAll(Protocol):
+    """Records chunks in one transaction; returns the decisions of the dispatches that are complete now, by dispatch."""
+
+    def __call__(
+        self, landings: Sequence[Landing], worker: str, moving: Moving | None = None
+    ) -> Mapping[int, Decision]:
+        """Record them, with the positions that follow from them."""
+        ...
+
 
 #: Notes that the jobs of a chunk run now; and, when they are recorded, what became of them.
 Begin = Callable[[Chunk, Sequence[Runtime]], None]
@@ -95,6 +106,7 @@ class Executor:
         begin: Begin = lambda *_: None,
         tell: Tell = lambda *_: None,
         is_revoked: IsRevoked = lambda *_: False,
+        positions: PositionKeeper | None = None,
     ) -> None:
         self._windows = windows
         self._runtimes = runtimes
@@ -110,6 +122,7 @@ class Executor:
         self._begin = begin
         self._tell = tell
         self._is_revoked = is_revoked
+        self._positions = positions
         self._stopped: frozenset[int] = frozenset()
         self._stopped_until = 0.0
 
@@ -163,8 +176,15 @@ class Executor:
         ended = self._load_ended(old) if old else {}
         if not ended:
             return chunks
+        self._look_after([chunk for chunk in chunks if chunk.dispatch_id in ended])
         left = (_but(chunk, ended.get(chunk.dispatch_id, frozenset())) for chunk in chunks)
         return [chunk for chunk in left if chunk is not None]
+
+    def _look_after(self, chunks: Sequence[Chunk]) -> None:
+        """See to the positions of jobs that have ended: the slot that recorded them may not have come to it."""
+        if self._positions is not None:
+            for chunk in chunks:
+                self._positions.look(chunk, self._runtimes.runtimes(chunk.jobs, chunk.catalogue_version))
 
     def _without(self, chunk: Chunk, suspects: frozenset[int]) -> Chunk | None:
         """Send jobs that may kill the slot away, each alone; return the rest."""
@@ -201,7 +221,7 @@ class Executor:
         """Land what ran, in one transaction, and send what should be tried again."""
         if not work:
             return []
-        decisions = self._land_all([each.landing for each in work], self._worker)
+        decisions = self._land(work)
         retries = [self._retry(each) for each in work if each.landing.attempts]
         if retries:
             self._publish(retries)
@@ -210,6 +230,13 @@ class Executor:
             self._tell(each.chunk, each.runtimes, each.landing)
             _log(each.chunk, result)
         return landed
+
+    def _land(self, work: Sequence[_Work]) -> Mapping[int, Decision]:
+        """Record what ran, and the positions that follow from it."""
+        landings = [each.landing for each in work]
+        if self._positions is None:
+            return self._land_all(landings, self._worker)
+        return self._positions.land(work, lambda moving: self._land_all(landings, self._worker, moving))
 
     def _run(self, chunk: Chunk) -> Iterator[_Work]:
         """Run the jobs of a chunk: all at once, or in parts that end with a job that took long."""

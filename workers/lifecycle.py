@@ -21,6 +21,7 @@ from workers.events import JobEvents
 from workers.execution import Executor
 from workers.runtime import memory
 from workers.runtime.limits import clock
+from workers.runtime.positions import PositionKeeper
 from workers.runtime.store import SlotStore
 from workers.runtime.strategies import RuntimeCache
 from workers.runtime.windows import WindowCache
@@ -105,6 +106,7 @@ def open_slot(app: Celery, settings: Settings, shared: Shared) -> Slot:
         is_revoked=shared.revoked.has,
         begin=events.begin if events else _tell_nobody,
         tell=events.land if events else _tell_nobody,
+        positions=PositionKeeper(store.within, settings.risk.max_open_percent, settings.worker.cached_series),
     )
     return Slot(name, executor, store, engine, publisher, events, settings)
 

@@ -53,6 +53,37 @@ class Limits(Value):
     """Share of the fleet's slots that the strategy may ask for, percent; one that asks for more is throttled."""
 
 
+class Trading(Value):
+    """How a strategy's signals become positions; percentages of price unless they say otherwise.
+
+    Not a part of the revision: it changes what is done with signals, not what they say. It holds from the next
+    candle on, also for a position that is open.
+    """
+
+    enabled: bool = True
+    """False keeps no positions, for one strategy of a file whose base section has this table."""
+    capital: Annotated[float, Field(gt=0)] = 100_000.0
+    """What the portfolio counts as, quote currency: sizes are shares of it, whatever was won or lost since."""
+    size_percent: Annotated[float, Field(gt=0, le=100)] = 1.0
+    """Size of one position, percent of the portfolio."""
+    size_by_strength: bool = False
+    """Whether a weaker signal holds less, in quarters of `size_percent`; what is open is reduced, never added to."""
+    min_strength: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Least strength of a signal that is entered on; a weaker one still ends a position of the other side."""
+    fee_percent: Annotated[float, Field(ge=0, le=10)] = 0.1
+    """Fee of each fill, percent of its value."""
+    slippage_percent: Annotated[float, Field(ge=0, le=10)] = 0.05
+    """How much worse than the open, or than a stop, a fill is."""
+    stop_percent: Annotated[float, Field(gt=0, lt=100)] | None = None
+    """Distance of the stop from the entry price; None is the stop of the signal, if it states one."""
+    target_percent: Annotated[float, Field(gt=0, lt=100)] | None = None
+    """The same for the target."""
+    trailing_percent: Annotated[float, Field(gt=0, lt=100)] | None = None
+    """Distance of the trailing stop from the best of the entry price and the closes since; None for none."""
+    adjust_percent: Annotated[float, Field(ge=0, le=100)] = 0.5
+    """Least move of a stop or target, by a new signal of the same side, that is made."""
+
+
 class Subscription(Value):
     """Which candles a strategy wants: shell-style wildcards for symbols, ``*`` for every timeframe."""
 
@@ -81,6 +112,8 @@ class StrategyDefinition(Value):
     category: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,31}$")] = "general"
     weight: Annotated[float, Field(gt=0, le=1000)] = 1.0
     limits: Limits = Limits()
+    trading: Trading | None = None
+    """None: it keeps no positions."""
     status: StrategyStatus = StrategyStatus.ACTIVE
 
 

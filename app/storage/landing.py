@@ -7,7 +7,6 @@ recorded already changes nothing, so a message may be delivered any number of ti
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,15 +20,15 @@ from sqlalchemy import Connection
 
 from app.domain.breakers import Breaker, judge
 from app.domain.decisions import ClosedBy, Decision, DecisionRules, Heard, decide
-from app.domain.jobs import JobKey, Outcome, OutcomeStatus, Signal
+from app.domain.jobs import JobKey, Outcome, OutcomeStatus
 from app.errors import MessageError, UnknownDispatchError
 from app.storage import breakers
-from app.storage.arrays import FLOAT4, FLOAT8, INT2, INT4, INT8, build_array
+from app.storage.arrays import INT8, build_array
 from app.storage.engine import driver_of
+from app.storage.landing_values import Attempt, Landing, decision_values, land_values, strategies_of
+from app.storage.moving import Moving
 
-#: Statuses travel as their place in this list, counted from 1 as Postgres does.
-_STATUSES = "{" + ",".join(OutcomeStatus) + "}"
-_CODES = {status: code for code, status in enumerate(OutcomeStatus, start=1)}
+__all__ = ["Attempt", "Landing", "land", "land_all", "land_ends"]
 
 #: The outcomes, the failed attempts and each dispatch's count. Dispatches are locked in the order of their ids, so that
 #: two landings never wait for each other. What a decision needs travels only when the last outcome landed. A dispatch
@@ -108,44 +107,6 @@ _DECIDE = """
 _ASKED = "SELECT id, strategy_ids FROM dispatches WHERE id = ANY(%(ids)s::bigint[])"
 
 
-#: A landing of this share of its dispatch, or less, is taken for one that does not complete it.
-SMALL_SHARE = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """An attempt at a job that did not succeed and is not its end."""
-
-    strategy_id: int
-    attempt: int
-    status: OutcomeStatus
-    error_class: str
-    error: str
-    processing_ms: float
-    queued_ms: float = 0.0
-    """From the dispatch until it began; not stored."""
-
-
-@dataclass(frozen=True, slots=True)
-class Landing:
-    """What is to be recorded of one dispatch."""
-
-    dispatch_id: int
-    outcomes: Sequence[Outcome]
-    """Ends of jobs."""
-    attempts: Sequence[Attempt] = ()
-    """Attempts that will be followed by another."""
-    crashed: Sequence[int] = ()
-    """Strategies that killed their slot."""
-    expected: int = 0
-    """Jobs of the whole dispatch; 0 when that is not known."""
-
-    @property
-    def is_small(self) -> bool:
-        """Whether the dispatch probably misses others still when this has landed."""
-        return SMALL_SHARE * (len(self.outcomes) + len(self.attempts)) <= self.expected and not self.crashed
-
-
 @dataclass(frozen=True, slots=True)
 class _Complete:
     """A dispatch whose last outcome landed just now."""
@@ -173,7 +134,11 @@ def land(
 
 
 def land_all(
-    driver: DriverConnection[Any], landings: Sequence[Landing], worker: str, rules: DecisionRules
+    driver: DriverConnection[Any],
+    landings: Sequence[Landing],
+    worker: str,
+    rules: DecisionRules,
+    moving: Moving | None = None,
 ) -> dict[int, Decision]:
     """Record chunks: outcomes, failed attempts, each dispatch's count, and its decision if it is complete.
 
@@ -187,6 +152,8 @@ def land_all(
         landings: what to record.
         worker: who executed it.
         rules: how a decision is made, and when a breaker opens.
+        moving: positions that follow from these outcomes, written in the same transaction; not if one of the outcomes
+            is recorded already, perhaps as another.
 
     Returns:
         The decisions of the dispatches that this completed, by dispatch.
@@ -196,15 +163,19 @@ def land_all(
         MessageError: a dispatch does not ask one of the strategies; nothing was recorded, of the others neither.
         psycopg.Error: the connection broke; land everything again on a new one.
     """
-    landings = _land_small(driver, landings, worker)
-    if not landings:
-        return {}
+    if moving is None:
+        landings = _land_small(driver, landings, worker)
+        if not landings:
+            return {}
     with _transaction(driver):
-        rows = driver.execute(_LAND, _values(landings, worker), prepare=True, binary=True).fetchall()
+        rows = driver.execute(_LAND, land_values(landings, worker), prepare=True, binary=True).fetchall()
         _require_known(driver, landings, {row[0] for row in rows})
         crashed = _record_crashes(driver, landings, {row[0]: row[6] for row in rows}, rules)
         complete = [_complete(row) for row in rows if row[2]]
-        return _conclude(driver, complete, landings, rules, crashed) if complete else {}
+        decisions = _conclude(driver, complete, landings, rules, crashed) if complete else {}
+        if moving is not None and sum(row[1] or 0 for row in rows) == sum(len(each.outcomes) for each in landings):
+            moving.write(driver)
+        return decisions
 
 
 @contextmanager
@@ -228,7 +199,7 @@ def _land_small(driver: DriverConnection[Any], landings: Sequence[Landing], work
     """Record, in one round trip, what does not complete its dispatch; return the rest."""
     if not all(landing.is_small for landing in landings):
         return landings
-    values = _values(landings, worker) | {"may_complete": False}
+    values = land_values(landings, worker) | {"may_complete": False}
     recorded = {row[0] for row in driver.execute(_LAND, values, prepare=True, binary=True).fetchall()}
     return [landing for landing in landings if landing.dispatch_id not in recorded]
 
@@ -272,7 +243,7 @@ def _require_known(driver: DriverConnection[Any], landings: Sequence[Landing], k
     if not refused:
         return
     asked = dict(driver.execute(_ASKED, {"ids": sorted(refused)}).fetchall())
-    for number, found in _strategies(landings).items():
+    for number, found in strategies_of(landings).items():
         if number in refused and number not in asked:
             raise UnknownDispatchError(f"expected dispatch {number} in the ledger, found none")
         if number in refused:
@@ -324,7 +295,7 @@ def _conclude(
         )
         for each in complete
     }
-    driver.execute(_DECIDE, _decision_values(decisions), prepare=True)
+    driver.execute(_DECIDE, decision_values(decisions), prepare=True)
     return decisions
 
 
@@ -373,89 +344,3 @@ def _judge(
 
 def _has_failed(heard: Sequence[Heard]) -> bool:
     return any(item.status is not OutcomeStatus.SUCCEEDED for item in heard)
-
-
-def _values(landings: Sequence[Landing], worker: str) -> dict[str, Any]:
-    in_order = sorted(landings, key=lambda landing: landing.dispatch_id)
-    asked = _strategies(in_order)
-    return {
-        "ids": build_array(INT8, list(asked)),
-        "asked": [_literal(tuple(strategies)) for strategies in asked.values()],
-        "statuses": _STATUSES,
-        "may_complete": True,
-        "worker": worker,
-        "wants_news": any(landing.crashed for landing in landings),
-        **_outcome_arrays([(landing.dispatch_id, outcome) for landing in in_order for outcome in landing.outcomes]),
-        **_attempt_arrays([(landing.dispatch_id, tried) for landing in in_order for tried in landing.attempts]),
-    }
-
-
-def _strategies(landings: Sequence[Landing]) -> dict[int, list[int]]:
-    found: dict[int, list[int]] = {}
-    for landing in landings:
-        numbers = found.setdefault(landing.dispatch_id, [])
-        numbers += [outcome.strategy_id for outcome in landing.outcomes]
-        numbers += [tried.strategy_id for tried in landing.attempts]
-    return found
-
-
-@lru_cache(maxsize=1024)
-def _literal(values: tuple[int, ...]) -> str:
-    return "{" + ",".join(map(str, values)) + "}"
-
-
-def _outcome_arrays(rows: Sequence[tuple[int, Outcome]]) -> dict[str, Any]:
-    outcomes = [outcome for _, outcome in rows]
-    signals = [outcome.signal for outcome in outcomes]
-    return {
-        "o_dispatch": build_array(INT8, [dispatch_id for dispatch_id, _ in rows]),
-        "o_strategy": build_array(INT4, [o.strategy_id for o in outcomes]),
-        "o_revision": build_array(INT4, [o.strategy_revision for o in outcomes]),
-        "o_status": build_array(INT2, [_CODES[o.status] for o in outcomes]),
-        "o_action": build_array(INT2, [None if s is None else s.action for s in signals]),
-        "o_strength": build_array(FLOAT8, [None if s is None else s.strength for s in signals]),
-        "o_edge": build_array(FLOAT8, [None if s is None else s.edge for s in signals]),
-        "o_detail": _texts([_detail(signal) for signal in signals]),
-        "o_class": _texts([o.error_class for o in outcomes]),
-        "o_error": _texts([o.error for o in outcomes]),
-        "o_attempt": build_array(INT2, [o.attempt for o in outcomes]),
-        "o_queued": build_array(FLOAT4, [o.queued_ms for o in outcomes]),
-        "o_took": build_array(FLOAT4, [o.processing_ms for o in outcomes]),
-    }
-
-
-def _attempt_arrays(rows: Sequence[tuple[int, Attempt]]) -> dict[str, Any]:
-    attempts = [tried for _, tried in rows]
-    return {
-        "a_dispatch": build_array(INT8, [dispatch_id for dispatch_id, _ in rows]),
-        "a_strategy": build_array(INT4, [a.strategy_id for a in attempts]),
-        "a_attempt": build_array(INT2, [a.attempt for a in attempts]),
-        "a_status": [a.status.value for a in attempts],
-        "a_class": [a.error_class for a in attempts],
-        "a_error": [a.error for a in attempts],
-        "a_took": build_array(FLOAT4, [a.processing_ms for a in attempts]),
-    }
-
-
-def _texts(values: list[str | None]) -> list[str | None] | None:
-    """Return a column of texts, None when it is empty: `unnest` fills a column that is not there with NULL."""
-    return values if any(value is not None for value in values) else None
-
-
-def _detail(signal: Signal | None) -> str | None:
-    if signal is None or (signal.stop is None and signal.target is None and not signal.extras):
-        return None
-    kept = {"stop": signal.stop, "target": signal.target, "extras": signal.extras or None}
-    return json.dumps({name: value for name, value in kept.items() if value is not None})
-
-
-def _decision_values(decisions: Mapping[int, Decision]) -> dict[str, Any]:
-    made = list(decisions.values())
-    return {
-        "ids": build_array(INT8, list(decisions)),
-        "actions": build_array(INT2, [each.action for each in made]),
-        "scores": build_array(FLOAT8, [each.score for each in made]),
-        "heard": build_array(FLOAT8, [each.weight_heard for each in made]),
-        "missing": [_literal(each.missing) for each in made],
-        "closed_by": [each.closed_by.value for each in made],
-    }

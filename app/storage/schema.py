@@ -36,6 +36,8 @@ from sqlalchemy.types import TypeEngine
 from app.domain.breakers import BreakerState
 from app.domain.decisions import ClosedBy
 from app.domain.jobs import DispatchState, OutcomeStatus
+from app.domain.orders import ActionState
+from app.domain.positions import EventKind, IntentKind, Reason
 from app.domain.strategies import Priority, StrategyStatus
 
 metadata = MetaData(
@@ -130,6 +132,8 @@ strategies = Table(
     _moment("created_at", default=True),
     _moment("updated_at", default=True),
     Column("fingerprint", Text),
+    Column("trading", JSONB(none_as_null=True)),
+    _moment("trading_since", nullable=True),
     UniqueConstraint("name"),
     _one_of("priority", [word.value for word in Priority]),
     _one_of("status", [word.value for word in StrategyStatus]),
@@ -334,3 +338,99 @@ producers = Table(
     Column("reason", Text),
     Column("notes", JSONB, nullable=False, server_default=text("'{}'")),
 )
+
+#: What each strategy holds in each series, as of the candle it was last written at: what came after it and changed
+#: nothing is found in the ledger again. Rows stay when their strategy is paused or unloaded.
+positions = Table(
+    "positions",
+    metadata,
+    _required("strategy_id", Integer()),
+    _required("symbol", Text()),
+    _required("timeframe", Text()),
+    _required("strategy_revision", Integer()),
+    _required("side", SmallInteger()),
+    _required("quantity", Double()),
+    _required("size_percent", Double()),
+    _required("entry_price", Double()),
+    _required("entry_fee", Double()),
+    Column("stop", Double),
+    Column("target", Double),
+    _required("best", Double()),
+    _moment("opened_at", nullable=True),
+    _required("barred", SmallInteger()),
+    Column("order_side", SmallInteger),
+    Column("order_quantity", Double),
+    Column("order_percent", Double),
+    Column("order_stop", Double),
+    Column("order_target", Double),
+    _required("profit", Double()),
+    _required("fees", Double()),
+    _required("trades", Integer()),
+    Column("risk_percent", Double, nullable=False, server_default=text("0")),
+    _moment("applied_open_time"),
+    _required("version", Integer()),
+    _required("correlation_id", Text()),
+    _moment("updated_at", default=True),
+    PrimaryKeyConstraint("strategy_id", "symbol", "timeframe"),
+)
+# the few that hold a part of the portfolio: what the risk cap is counted from
+Index("ix_positions_at_risk", positions.c.strategy_id, postgresql_where=text("risk_percent > 0"))
+
+#: Every change of every position; rows are added and never changed.
+position_events = Table(
+    "position_events",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    _required("strategy_id", Integer()),
+    _required("symbol", Text()),
+    _required("timeframe", Text()),
+    _moment("open_time"),
+    _required("number", SmallInteger()),
+    _required("strategy_revision", Integer()),
+    _required("kind", Text()),
+    _required("reason", Text()),
+    _required("side", SmallInteger()),
+    _required("price", Double()),
+    _required("quantity", Double()),
+    _required("fee", Double()),
+    _required("profit", Double()),
+    Column("stop", Double),
+    Column("target", Double),
+    _required("correlation_id", Text()),
+    _moment("created_at", default=True),
+    UniqueConstraint("strategy_id", "symbol", "timeframe", "open_time", "number"),
+    _one_of("kind", [word.value for word in EventKind]),
+    _one_of("reason", [word.value for word in Reason]),
+)
+Index("ix_position_events_correlation_id", position_events.c.correlation_id)
+
+#: The outbox of order intents. Ids are given under a lock that lasts until the commit, so they become visible in order.
+actions = Table(
+    "actions",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    _required("idempotency_key", Text()),
+    _required("strategy_id", Integer()),
+    _required("symbol", Text()),
+    _required("timeframe", Text()),
+    _moment("open_time"),
+    _required("strategy_revision", Integer()),
+    _required("kind", Text()),
+    _required("side", SmallInteger()),
+    _required("size_percent", Double()),
+    _required("quantity", Double()),
+    _required("price", Double()),
+    Column("stop", Double),
+    Column("target", Double),
+    _required("cause", Text()),
+    _required("correlation_id", Text()),
+    _required("state", Text()),
+    Column("reason", Text),
+    _moment("created_at", default=True),
+    _moment("sent_at", nullable=True),
+    UniqueConstraint("idempotency_key"),
+    _one_of("kind", [word.value for word in IntentKind]),
+    _one_of("state", [word.value for word in ActionState]),
+)
+Index("ix_actions_unsent", actions.c.id, postgresql_where=text(f"state = '{ActionState.PENDING}'"))
+Index("ix_actions_correlation_id", actions.c.correlation_id)

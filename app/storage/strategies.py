@@ -10,7 +10,14 @@ from sqlalchemy import Connection, Row, func, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from app.domain.jobs import JobKey
-from app.domain.strategies import Limits, RegisteredStrategy, StrategyDefinition, StrategyStatus, Subscription
+from app.domain.strategies import (
+    Limits,
+    RegisteredStrategy,
+    StrategyDefinition,
+    StrategyStatus,
+    Subscription,
+    Trading,
+)
 from app.errors import UnknownStrategyError, did_you_mean
 from app.storage.schema import catalogue, strategies, strategy_revisions
 from app.storage.verifications import Verification
@@ -27,6 +34,8 @@ class Revision:
     limits: Limits
     fingerprint: str | None = None
     """What its code was when it was added; None when nobody took it."""
+    trading: Trading | None = None
+    """How its signals become positions now; None when they do not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,15 +84,15 @@ def load_revisions(connection: Connection, keys: Sequence[JobKey]) -> dict[JobKe
     """Load what the given revisions compute; those that do not exist are absent from the answer."""
     revisions = strategy_revisions
     query = (
-        select(revisions, strategies.c.name, strategies.c.limits)
+        select(revisions, strategies.c.name, strategies.c.limits, strategies.c.trading)
         .join(strategies, strategies.c.id == revisions.c.strategy_id)
         .where(revisions.c.strategy_id.in_({key.strategy_id for key in keys}))
     )
     found = {}
     for row in connection.execute(query):
         key = JobKey(row.strategy_id, row.revision)
-        limits = Limits(**row.limits)
-        found[key] = Revision(key, row.name, row.implementation, row.params, limits, row.fingerprint)
+        limits, trading = Limits(**row.limits), _read_trading(row)
+        found[key] = Revision(key, row.name, row.implementation, row.params, limits, row.fingerprint, trading)
     return {key: found[key] for key in keys if key in found}
 
 
@@ -100,22 +109,25 @@ def save_definition(
 ) -> Change:
     """Add a strategy or change the one of the same name. Idempotent; runs in the caller's transaction.
 
-    Another implementation, other params or another fingerprint make a new revision; anything else changes in place.
+    Another implementation, other params or another fingerprint make a new revision; anything else changes in place,
+    trading too: it changes what is done with signals and not what they say.
     A status that the definition does not state stays what an operator made it.
     """
     _lock(connection)
     values = {**_columns(definition), "provenance": dict(provenance or {})}
+    trades = definition.trading is not None and definition.trading.enabled
     if fingerprint is not None:
         values["fingerprint"] = fingerprint
     row = connection.execute(select(strategies).where(strategies.c.name == definition.name).with_for_update())
     known = row.one_or_none()
     if known is None:
-        return Change(_add(connection, values), "added")
+        return Change(_add(connection, {**values, **_beginning(trades=trades, traded=False)}), "added")
     if (provenance or {}).get("status") == "default":
         values["status"] = known.status
     if all(getattr(known, name) == value for name, value in values.items()):
         return Change(_read(known), "unchanged")
     revision = known.revision + _computes_otherwise(known, values)
+    values |= _beginning(trades=trades, traded=_trades(known))
     changed = connection.execute(
         update(strategies)
         .where(strategies.c.id == known.id)
@@ -145,6 +157,20 @@ def set_status(connection: Connection, name: str, status: StrategyStatus) -> Reg
     ).one()
     bump_version(connection)
     return _read(changed)
+
+
+def _beginning(*, trades: bool, traded: bool) -> dict[str, Any]:
+    """Note since when signals become positions: what was said before is history."""
+    return {"trading_since": func.clock_timestamp()} if trades and not traded else {}
+
+
+def _trades(row: Row[Any]) -> bool:
+    trading = _read_trading(row)
+    return trading is not None and trading.enabled
+
+
+def _read_trading(row: Row[Any]) -> Trading | None:
+    return None if row.trading is None else Trading(**row.trading)
 
 
 def _add(connection: Connection, values: dict[str, Any]) -> RegisteredStrategy:
@@ -201,6 +227,7 @@ def _read(row: Row[Any]) -> RegisteredStrategy:
         category=row.category,
         weight=row.weight,
         limits=Limits(**row.limits),
+        trading=_read_trading(row),
         status=row.status,
     )
     return RegisteredStrategy(id=row.id, revision=row.revision, definition=definition)

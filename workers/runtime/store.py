@@ -21,6 +21,7 @@ from app.storage.dead_letters import save_dead_letter
 from app.storage.engine import driver_of, translated
 from app.storage.landing import Landing, land_all
 from app.storage.ledger import load_ended
+from app.storage.moving import Moving
 from app.storage.nodes import answer_canary
 from app.storage.strategies import Revision, load_revisions
 from workers.runtime.limits import clock
@@ -54,9 +55,9 @@ class SlotStore:
         """Load what revisions compute; see `app.storage.strategies.load_revisions`."""
         return self._with(lambda connection: load_revisions(connection, keys))
 
-    def land_all(self, landings: Sequence[Landing], worker: str) -> dict[int, Decision]:
+    def land_all(self, landings: Sequence[Landing], worker: str, moving: Moving | None = None) -> dict[int, Decision]:
         """Record chunks; see `app.storage.landing.land_all`. Idempotent."""
-        return self._with(lambda connection: land_all(driver_of(connection), landings, worker, self._rules))
+        return self._with(lambda connection: land_all(driver_of(connection), landings, worker, self._rules, moving))
 
     def load_ended(self, dispatch_ids: Sequence[int]) -> dict[int, frozenset[int]]:
         """Load which strategies of some dispatches have an outcome."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import structlog
 
 from app.domain.jobs import JobKey
-from app.domain.strategies import Limits
+from app.domain.strategies import Limits, Trading
 from app.errors import CandlefleetError, ConfigurationError, UnknownStrategyError
 from app.storage.strategies import Revision
 from app.strategies.fingerprint import Fingerprint, take_fingerprint
@@ -32,6 +32,8 @@ class Runtime:
     limits: Limits
     strategy: Strategy | None
     refusal: CandlefleetError | None = None
+    trading: Trading | None = None
+    """How its signals become positions; None when they do not."""
 
 
 class RuntimeCache:
@@ -70,9 +72,9 @@ class RuntimeCache:
             error = UnknownStrategyError(f"strategy {key.strategy_id} has no revision {key.revision}")
             return Runtime(f"strategy {key.strategy_id}", Limits(retries=0), None, error)
         try:
-            return Runtime(revision.name, revision.limits, self._strategy(revision))
+            return Runtime(revision.name, revision.limits, self._strategy(revision), trading=revision.trading)
         except ConfigurationError as error:
-            return Runtime(revision.name, revision.limits, None, error)
+            return Runtime(revision.name, revision.limits, None, error, revision.trading)
 
     def _strategy(self, revision: Revision) -> Strategy:
         key = revision.key

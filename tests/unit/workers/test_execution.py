@@ -128,7 +128,7 @@ class Slot:
             if key.strategy_id < len(self.classes)
         }
 
-    def land_all(self, landings, worker):
+    def land_all(self, landings, worker, moving=None):
         self.calls += 1
         self.landed += landings
         return {}
