@@ -124,6 +124,7 @@ class Variant(Value):
     strategy_id: int | None
     """In the catalogue; None when it came from a file."""
     revision: int | None
+    """Of the catalogue; None when its params are others, or it came from a file."""
     implementation: str
     params: dict[str, Any]
     """Complete: the defaults filled in."""

@@ -80,7 +80,10 @@ def test_a_grid_is_its_possible_combinations_each_once(fast: list[int], slow: li
         ({"grid": {"fsat": [5]}}, "grid.fsat: cross has no such param: did you mean 'fast'?"),
         ({"grid": {"cros": {"fast": [5]}}}, "grid.cros: not a strategy of this run: did you mean 'cross'?"),
         ({"grid": {"fast": [500, 600]}}, "no combination of params is possible"),
-        ({"grid": {"fast": list(range(2, 60))}}, "at most 100 units, found 116 (58 combinations of strategy and params"),
+        (
+            {"grid": {"fast": list(range(2, 60))}},
+            "at most 100 units, found 116 (58 combinations of strategy and",
+        ),
         ({"grid": {"fast": list(range(2, 60))}}, "raise CANDLEFLEET_RUNS__MOST_UNITS"),
     ],
 )
@@ -119,3 +122,8 @@ def test_a_runs_trading_lies_over_that_of_the_strategy() -> None:
     own = Trading(size_percent=5.0, fee_percent=0.3, enabled=False)
     (variant,) = plan(source(trading=own), trading={"fee_percent": 0.02, "capital": 500.0}).variants
     assert variant.trading == Trading(size_percent=5.0, fee_percent=0.02, capital=500.0, enabled=True)
+
+
+def test_only_a_variant_with_the_params_of_the_catalogue_has_its_revision() -> None:
+    variants = plan(source(params={"fast": 8}), grid={"fast": [8, 9], "slow": [26]}).variants
+    assert [(each.params["fast"], each.strategy_id, each.revision) for each in variants] == [(8, 7, 3), (9, 7, None)]
