@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -323,8 +324,6 @@ def _figures(metrics: dict[str, Any] | None) -> dict[str, Any]:
 
 def _read_grid(given: Any) -> dict[str, list[Any]]:
     """Read ``fast=5,8`` and ``ema_cross.fast=5,8``."""
-    import json
-
     grid: dict[str, Any] = {}
     for each in given:
         name, sign, values = each.partition("=")
