@@ -34,11 +34,15 @@ EXECUTE_TASK = "strategies.execute"
 BURY_TASK, DEAD_LETTER_TASK, CANARY_TASK = "fleet.bury", "fleet.dead_letter", "fleet.canary"
 #: The gate's task, which travels with jobs of low priority: it may take minutes.
 VERIFY_TASK = "fleet.verify"
+#: The task of batch runs: a ticket, which makes a slot work on a run's units for about a second.
+WORK_TASK = "runs.work"
 
 #: Queues of jobs, in order of urgency.
 QUEUES: tuple[str, ...] = tuple(priority.value for priority in Priority)
 #: Queue of the fleet's own small tasks: what a dead slot leaves behind, canaries.
 CONTROL_QUEUE = "control"
+#: Queue of tickets of batch runs, which anything live passes.
+BATCH_QUEUE = "batch"
 #: Turns of the control queue in a full cycle: its few messages never wait behind jobs.
 CONTROL_WEIGHT = 1000
 #: Hard limit of a control task, seconds.
@@ -56,11 +60,12 @@ PIPELINE_SIZE = 500
 
 
 class WeightedCycle:
-    """Order in which a consumer looks at its queues: each has turns by weight, none starves.
+    """Order in which a consumer looks at its queues: each has turns by weight, none starves but those of weight 0.
 
     kombu asks `consume` for the order before every blocking pop and tells `rotate` which queue answered.
     A queue with turns left comes before one without; within either group the urgent one is first. When a
-    queue without turns answers, everything with turns was empty, so a new round begins.
+    queue without turns answers, everything with turns was empty, so a new round begins. A queue of weight 0 never has
+    any: it answers when nothing else waits.
     """
 
     def __init__(self, weights: dict[str, int], items: Iterable[str] | None = None) -> None:
@@ -86,7 +91,7 @@ class WeightedCycle:
         if last_used in self._turns:
             if self._turns[last_used] <= 0:
                 self._refill()
-            self._turns[last_used] -= 1
+            self._turns[last_used] = max(0, self._turns[last_used] - 1)
             if not any(self._turns.values()):
                 self._refill()
         return last_used
@@ -129,7 +134,7 @@ def _messages(settings: Settings) -> dict[str, Any]:
         "task_serializer": "json",
         "accept_content": ["json"],
         "task_ignore_result": True,
-        "task_queues": [Queue(name, routing_key=name) for name in (CONTROL_QUEUE, *QUEUES)],
+        "task_queues": [Queue(name, routing_key=name) for name in (CONTROL_QUEUE, *QUEUES, BATCH_QUEUE)],
         "task_default_queue": Priority.NORMAL.value,
         "task_create_missing_queues": False,
         "worker_send_task_events": settings.metrics,
@@ -158,7 +163,8 @@ def _execution(settings: Settings) -> dict[str, Any]:
 
 def queue_weights(settings: Settings) -> dict[str, int]:
     """Return the turns of each queue in a full cycle, the most urgent first."""
-    return {CONTROL_QUEUE: CONTROL_WEIGHT, **dict(zip(QUEUES, settings.broker.queue_weights, strict=True))}
+    live = dict(zip(QUEUES, settings.broker.queue_weights, strict=True))
+    return {CONTROL_QUEUE: CONTROL_WEIGHT, **live, BATCH_QUEUE: 0}
 
 
 def _transport(settings: Settings) -> dict[str, Any]:
@@ -367,6 +373,16 @@ class Publisher:
         front = dict(zip(asked, answers[len(QUEUES) :], strict=True))
         return {queue: read_waiting(answers[n], front.get(queue), now) for n, queue in enumerate(QUEUES)}
 
+    def task_ids(self, queue: str) -> list[str | None]:
+        """Return the task ids of the messages that wait in a queue, the oldest last.
+
+        Raises:
+            BrokerUnavailableError: Redis is away.
+        """
+        with self._translated():
+            channel = self._open().channel
+            return [_task_id(raw) for raw in channel.client.lrange(f"{channel.global_keyprefix}{queue}", 0, -1)]
+
     @contextmanager
     def redis(self) -> Iterator[Redis]:
         """Hand out the client, for what is no message; it prefixes the keys of some commands only.
@@ -388,7 +404,7 @@ class Publisher:
         waiting = sum(self.depths().values())
         with self._translated():
             channel = self._open().channel
-            channel.client.delete(CONTROL_QUEUE, *QUEUES, channel.unacked_key, channel.unacked_index_key)
+            channel.client.delete(CONTROL_QUEUE, *QUEUES, BATCH_QUEUE, channel.unacked_key, channel.unacked_index_key)
         return waiting
 
     def close(self) -> None:

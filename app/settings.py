@@ -266,6 +266,20 @@ class ActionSettings(Group):
     """Seconds between two looks for intents that are to be sent."""
 
 
+class RunSettings(Group):
+    """Batch runs."""
+
+    most_units: Annotated[int, Field(ge=1)] = 100_000
+    """Most units of one run: strategies and params times symbols. 100,000 take about 1 GB of Postgres with all they
+    leave behind; a grid of more is usually a mistake."""
+    cached_candles: Annotated[int, Field(ge=1)] = 500_000
+    """Candles of runs that a slot keeps between units, least recently used series dropped first; 500,000 take 24 MB."""
+    cached_mb: Annotated[int, Field(ge=1)] = 32
+    """Indicators of the newest series that a slot keeps between units, MB: the units of a grid share them."""
+    nice: Annotated[int, Field(ge=0, le=19)] = 10
+    """How much lower the priority of the slots of a node is that serves only runs: live slots get the cores at once."""
+
+
 class FlowerSettings(Group):
     """The Flower page."""
 
@@ -332,6 +346,7 @@ class Settings(BaseSettings):
     events: EventSettings = EventSettings()
     risk: RiskSettings = RiskSettings()
     actions: ActionSettings = ActionSettings()
+    runs: RunSettings = RunSettings()
     flower: FlowerSettings = FlowerSettings()
     log: LogSettings = LogSettings()
     strategies: StrategySettings = StrategySettings()

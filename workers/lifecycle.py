@@ -6,28 +6,39 @@ import os
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypeVar
 
 import billiard.pool
 from billiard.process import current_process
 from celery import Celery
+from psycopg import Connection as DriverConnection
 from sqlalchemy import Engine
 
 from app.broker import Publisher
+from app.domain.candles import Timeframe
 from app.settings import Settings
-from app.storage.engine import build_engine
+from app.storage.engine import build_engine, driver_of
+from app.storage.ranges import load_range
+from app.storage.units import load_variant
+from app.strategies.bars import Bars
 from app.strategies.formulas import guard_talib
 from app.strategies.registry import Registry
 from app.telemetry import enter
+from workers.batch import BatchWorker
 from workers.events import JobEvents
 from workers.execution import Executor
 from workers.runtime import memory
 from workers.runtime.limits import clock
 from workers.runtime.positions import PositionKeeper
+from workers.runtime.spans import SpanCache, VariantCache
 from workers.runtime.store import SlotStore
 from workers.runtime.strategies import RuntimeCache
 from workers.runtime.windows import WindowCache
 from workers.sending import EventSender
 from workers.shared import Shared
+
+T = TypeVar("T")
 
 #: Tenths of a second for which a slot that ends waits until the main process has read its last results. billiard's 30 s
 #: are waited in full when that process is waiting for the slot; what is not acknowledged is delivered again.
@@ -49,6 +60,7 @@ class Slot:
     publisher: Publisher
     events: JobEvents | None
     """None: nobody is told of single jobs."""
+    batch: BatchWorker
     settings: Settings
 
     def close(self) -> None:
@@ -111,7 +123,22 @@ def open_slot(app: Celery, settings: Settings, shared: Shared) -> Slot:
         tell=events.land if events else _tell_nobody,
         positions=PositionKeeper(store.within, settings.risk.max_open_percent, settings.worker.cached_series),
     )
-    return Slot(name, executor, runtimes, store, engine, publisher, events, settings)
+    batch = _open_batch(store, settings, name)
+    return Slot(name, executor, runtimes, store, engine, publisher, events, batch, settings)
+
+
+def _open_batch(store: SlotStore, settings: Settings, name: str) -> BatchWorker:
+    def within(action: Callable[[DriverConnection[Any]], T]) -> T:
+        return store.within(lambda connection: action(driver_of(connection)))
+
+    def load(symbol: str, timeframe: Timeframe, since: datetime, until: datetime, before: int) -> Bars:
+        return within(lambda driver: load_range(driver, symbol, timeframe, since=since, until=until, before=before))
+
+    runs = settings.runs
+    spans = SpanCache(load, most_candles=runs.cached_candles, cached_bytes=runs.cached_mb << 20)
+    registry = Registry(settings.strategies.modules)
+    variants = VariantCache(lambda run, number: within(lambda driver: load_variant(driver, run, number)), registry)
+    return BatchWorker(within, spans, variants, name)
 
 
 def _tell_nobody(*_: object) -> None:

@@ -6,7 +6,9 @@ itself after the fork.
 
 from __future__ import annotations
 
+import os
 import signal
+from collections.abc import Collection
 from typing import Any
 
 from celery import Celery
@@ -19,7 +21,7 @@ from celery.signals import (
     worker_shutting_down,
 )
 
-from app.broker import CONTROL_QUEUE, Publisher, create_celery, queue_weights
+from app.broker import BATCH_QUEUE, CONTROL_QUEUE, QUEUES, Publisher, create_celery, queue_weights
 from app.deployment import Deployment
 from app.domain.costs import Room
 from app.processes import die_with_parent
@@ -72,6 +74,8 @@ class Node:
         """A pool process starts."""
         die_with_parent(signal.SIGKILL)
         self._keep_logging()
+        if is_for_runs_only(self.app.amqp.queues.consume_from):
+            os.nice(self.settings.runs.nice)
         self._slot = open_slot(self.app, self.settings, self.shared)
 
     def close_slot(self, **_: Any) -> None:
@@ -111,6 +115,11 @@ class Node:
         # having a receiver keeps Celery from configuring logging its own way
         configure_logging(self.settings.log)
         quieten()
+
+
+def is_for_runs_only(queues: Collection[str]) -> bool:
+    """Tell whether a node of these queues serves batch runs and no live candle."""
+    return BATCH_QUEUE in queues and not set(QUEUES).intersection(queues)
 
 
 def build_app() -> Celery:

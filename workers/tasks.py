@@ -19,10 +19,11 @@ from psycopg import DataError as DriverDataError
 from sqlalchemy.exc import DataError
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
-from app.broker import BURY_TASK, CANARY_TASK, DEAD_LETTER_TASK, EXECUTE_TASK, VERIFY_TASK
+from app.broker import BURY_TASK, CANARY_TASK, DEAD_LETTER_TASK, EXECUTE_TASK, VERIFY_TASK, WORK_TASK
 from app.domain.jobs import Bundle, Chunk, OutcomeStatus
 from app.errors import MessageError, TransientError
 from app.telemetry import about_dispatch
+from app.tickets import read_ticket, send_tickets
 from app.verifying import run_verifications
 from workers.execution import Landed
 from workers.lifecycle import Slot
@@ -70,16 +71,21 @@ def register(app: Celery, slot: Callable[[], Slot], tally: Tally, request: type[
     def verify(task: Task, *given: object, **named: object) -> None:
         _settle(slot, given, named, partial(_verify, task.request))
 
+    def work(_task: Task, *given: object, **named: object) -> None:
+        _settle(slot, given, named, _work)
+
     tasks: dict[str, Callable[..., None]] = {
         EXECUTE_TASK: execute,
         BURY_TASK: bury,
         DEAD_LETTER_TASK: keep_dead_letter,
         CANARY_TASK: answer_canary,
         VERIFY_TASK: verify,
+        WORK_TASK: work,
     }
     for name, task in tasks.items():
         # Celery's own events would be about messages; those about jobs are sent by `workers.events`
-        app.task(name=name, Request=request, bind=True, send_events=False)(task)
+        options = {"send_events": name == WORK_TASK, "reject_on_worker_lost": name == WORK_TASK}
+        app.task(name=name, Request=request, bind=True, **options)(task)
 
 
 def _execute(request: Context, slot: Slot, body: object) -> list[Landed]:
@@ -145,6 +151,13 @@ def _verify(request: Context, slot: Slot, body: object) -> None:
     # delivered again: the slot that took it first is gone
     again = bool((request.delivery_info or {}).get("redelivered"))
     run_verifications(slot.store.within, slot.settings, _texts(body, "verification"), slot.name, again=again)
+
+
+def _work(slot: Slot, body: object) -> None:
+    ticket = read_ticket(body)
+    run = slot.batch.work(ticket.run, ticket.number)
+    if run is not None:
+        send_tickets(slot.publisher, run.id, [ticket.number], run.hard_limit_s)
 
 
 def _texts(body: object, *names: str) -> tuple[str, ...]:

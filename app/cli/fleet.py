@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from app.broker import CONTROL_QUEUE, QUEUES, Publisher, create_celery
+from app.broker import BATCH_QUEUE, CONTROL_QUEUE, QUEUES, Publisher, create_celery
 from app.cli.output import Json, print_json, say
 from app.cli.session import settings_with_logging, stop_on_signals
 from app.deployment import Deployment
@@ -46,7 +46,7 @@ def producer(
 
 
 def worker(
-    queues: Annotated[str, typer.Option(help="Queues to consume, separated by commas.")] = ",".join(
+    queues: Annotated[str, typer.Option(help="Queues to consume, separated by commas; batch serves runs.")] = ",".join(
         (CONTROL_QUEUE, *QUEUES)
     ),
     concurrency: Annotated[
@@ -60,7 +60,7 @@ def worker(
     settings = settings_with_logging()
     if not settings.worker.enabled:
         raise ConfigurationError("this node is taken out of the fleet: CANDLEFLEET_WORKER__ENABLED is off")
-    known = (CONTROL_QUEUE, *QUEUES)
+    known = (CONTROL_QUEUE, *QUEUES, BATCH_QUEUE)
     for queue in queues.split(","):
         if queue not in known:
             raise ConfigurationError(f"--queues: no queue {queue!r}: {did_you_mean(queue, known)}")

@@ -26,6 +26,7 @@ from app.cli import (
     positions,
     queues,
     replay,
+    runs,
     settings,
     strategies,
     trace,
@@ -77,6 +78,7 @@ cli.add_typer(dispatches.cli, name="dispatches")
 cli.add_typer(jobs.cli, name="jobs")
 cli.add_typer(queues.cli, name="queues")
 cli.add_typer(strategies.cli, name="strategies")
+cli.add_typer(runs.cli, name="runs")
 cli.add_typer(workers.cli, name="workers")
 cli.add_typer(database.cli, name="db")
 

@@ -10,6 +10,7 @@ from datetime import timedelta
 
 from sqlalchemy import Connection
 
+from app.broker import QUEUES
 from app.domain.strategies import RegisteredStrategy
 from app.producer.planner import Plan, Planner
 from app.storage.costs import MOST_DISPATCHES, load_complete, load_samples
@@ -69,7 +70,7 @@ class Knowledge:
         fresh = [number for number in load_complete(connection) if number not in seen][:MOST_LEARNED_FROM]
         self._seen.extend(fresh)
         samples = load_samples(connection, fresh)
-        self._planner.learn(samples, count_slots(connection, self._silence), elapsed_s, strategies)
+        self._planner.learn(samples, count_slots(connection, self._silence, QUEUES), elapsed_s, strategies)
         return True
 
 

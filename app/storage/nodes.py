@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -64,7 +65,8 @@ def load_nodes(connection: Connection, silent_for: timedelta) -> list[dict[str, 
     return [dict(row) for row in rows.mappings()]
 
 
-def count_slots(connection: Connection, silent_for: timedelta) -> int:
-    """Return the slots of all nodes seen within `silent_for`."""
+def count_slots(connection: Connection, silent_for: timedelta, queues: Collection[str]) -> int:
+    """Return the slots of the nodes that were seen within `silent_for` and serve one of the queues."""
     alive = nodes.c.seen_at > func.clock_timestamp() - silent_for
-    return int(connection.execute(select(func.coalesce(func.sum(nodes.c.slots), 0)).where(alive)).scalar_one())
+    counted = select(func.coalesce(func.sum(nodes.c.slots), 0)).where(alive, nodes.c.queues.overlap(list(queues)))
+    return int(connection.execute(counted).scalar_one())

@@ -38,6 +38,7 @@ from app.domain.decisions import ClosedBy
 from app.domain.jobs import DispatchState, OutcomeStatus
 from app.domain.orders import ActionState
 from app.domain.positions import EventKind, IntentKind, Reason
+from app.domain.runs import RunKind, RunState, UnitState
 from app.domain.strategies import Priority, StrategyStatus
 
 metadata = MetaData(
@@ -433,3 +434,117 @@ actions = Table(
     _one_of("state", [word.value for word in ActionState]),
 )
 Index("ix_actions_unsent", actions.c.id, postgresql_where=text(f"state = '{ActionState.PENDING}'"))
+
+#: Batch runs.
+runs = Table(
+    "runs",
+    metadata,
+    Column("id", Integer, Identity(always=True), primary_key=True),
+    _required("kind", Text()),
+    _required("state", Text()),
+    Column("key", Text),
+    _required("spec", JSONB()),
+    _required("timeframe", Text()),
+    _moment("from_time"),
+    _moment("to_time"),
+    _required("window", Integer()),
+    _required("units", Integer()),
+    _required("candles", BigInteger()),
+    _required("hard_limit_s", Double()),
+    _required("series", JSONB()),
+    _required("warnings", JSONB()),
+    _moment("created_at", default=True),
+    _moment("finished_at", nullable=True),
+    UniqueConstraint("key"),
+    _one_of("kind", [word.value for word in RunKind]),
+    _one_of("state", [word.value for word in RunState]),
+)
+Index("ix_runs_running", runs.c.id, postgresql_where=text(f"state = '{RunState.RUNNING}'"))
+
+#: The strategies of a run, each with one set of params.
+variants = Table(
+    "variants",
+    metadata,
+    _required("run_id", Integer()),
+    _required("number", Integer()),
+    _required("strategy", Text()),
+    Column("strategy_id", Integer),
+    Column("revision", Integer),
+    _required("implementation", Text()),
+    _required("params", JSONB()),
+    _required("trading", JSONB()),
+    _required("fingerprint", Text()),
+    PrimaryKeyConstraint("run_id", "number"),
+)
+
+#: The queue of a run's units, and what came of them. A claim is somebody's as long as the advisory lock of its ticket
+#: is held; a result counts only for the claim it was computed under.
+units = Table(
+    "units",
+    metadata,
+    _required("run_id", Integer()),
+    _required("number", Integer()),
+    _required("variant", Integer()),
+    _required("symbol", Text()),
+    _required("candles", Integer()),
+    Column("state", Text, nullable=False, server_default=text(f"'{UnitState.PENDING}'")),
+    _counter("attempts", SmallInteger()),
+    Column("claim", BigInteger),
+    Column("ticket", Integer),
+    _moment("started_at", nullable=True),
+    _moment("finished_at", nullable=True),
+    Column("worker", Text),
+    Column("elapsed_ms", Double),
+    Column("cpu_ms", Double),
+    Column("memory_mb", Integer),
+    Column("metrics", JSONB),
+    Column("error_class", Text),
+    Column("error", Text),
+    PrimaryKeyConstraint("run_id", "number"),
+    _one_of("state", [word.value for word in UnitState]),
+)
+Index("ix_units_pending", units.c.run_id, units.c.number, postgresql_where=text(f"state = '{UnitState.PENDING}'"))
+
+#: Closed trades of units, in order.
+unit_trades = Table(
+    "unit_trades",
+    metadata,
+    _required("run_id", Integer()),
+    _required("unit", Integer()),
+    _required("number", Integer()),
+    _moment("opened_at"),
+    _moment("closed_at"),
+    _required("side", SmallInteger()),
+    _required("quantity", Double()),
+    _required("entry_price", Double()),
+    _required("exit_price", Double()),
+    _required("fees", Double()),
+    _required("profit", Double()),
+    _required("reason", Text()),
+    PrimaryKeyConstraint("run_id", "unit", "number"),
+)
+
+#: What each unit's strategy said, where its action changed: open times in epoch ms and what holds from there on.
+unit_signals = Table(
+    "unit_signals",
+    metadata,
+    _required("run_id", Integer()),
+    _required("unit", Integer()),
+    _required("opened_ms", ARRAY(BigInteger)),
+    _required("action", ARRAY(SmallInteger)),
+    _required("strength", ARRAY(Double)),
+    PrimaryKeyConstraint("run_id", "unit"),
+)
+
+#: The curve of each unit, sampled: close times in epoch ms, equity in quote currency, exposure as a share, close.
+unit_equity = Table(
+    "unit_equity",
+    metadata,
+    _required("run_id", Integer()),
+    _required("unit", Integer()),
+    _required("closed_ms", ARRAY(BigInteger)),
+    _required("equity", ARRAY(Double)),
+    _required("exposure", ARRAY(Double)),
+    _required("close", ARRAY(Double)),
+    PrimaryKeyConstraint("run_id", "unit"),
+)

@@ -60,7 +60,7 @@ class Clock:
         try:
             yield
         finally:
-            self._due_at = None
+            self._due_at, self._fires_at = None, math.inf
             signal.setitimer(signal.ITIMER_REAL, 0)
 
     def install(self) -> None:

@@ -1,0 +1,351 @@
+"""`candlefleet runs`: batch runs, from their specification to their end."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from app.cli.output import Json, Limit, err, out, print_json, print_rows, say
+from app.cli.session import operating, stop_on_signals
+from app.domain.candles import Timeframe
+from app.domain.runs import Method, RunSpec, RunState, UnitState
+from app.errors import ConfigurationError
+from app.operations import Operations
+from app.operations_compare import LiveComparison, RunComparison, compare_live, compare_runs
+from app.operations_runs import (
+    Watch,
+    cancel,
+    estimate,
+    load,
+    pause,
+    plan,
+    resume,
+    retry_failed,
+    start,
+    with_a_node,
+)
+from app.runs.planning import Plan
+from app.runs.specification import read_spec
+from app.storage import runs
+from app.storage.runs import Progress as RunProgress
+from app.storage.runs import Run, dump_spec
+
+cli = typer.Typer(help="Start, watch and steer batch runs.", no_args_is_help=True)
+
+#: Seconds between two looks at a run, and between two lines where there is no terminal.
+LOOK_EVERY_S, LINE_EVERY_S = 0.25, 5.0
+
+RunId = Annotated[int, typer.Argument(metavar="RUN", help="Number of the run.")]
+
+
+@cli.command("start")
+def start_run(
+    spec: Annotated[Path | None, typer.Argument(help="A TOML specification; flags win over it.")] = None,
+    strategy: Annotated[
+        list[str] | None, typer.Option(help="Name in the catalogue or definition file; repeatable.")
+    ] = None,
+    symbol: Annotated[list[str] | None, typer.Option(help="Stored series, with * and ?; repeatable.")] = None,
+    timeframe: Annotated[Timeframe | None, typer.Option(help="Of the candles.")] = None,
+    since: Annotated[datetime | None, typer.Option("--from", help="Open time of the first candle, UTC.")] = None,
+    until: Annotated[datetime | None, typer.Option("--to", help="Open time of the first candle beyond, UTC.")] = None,
+    grid: Annotated[list[str] | None, typer.Option(metavar="PARAM=V,V", help="Values to try; repeatable.")] = None,
+    method: Annotated[Method | None, typer.Option(help="windows: exactly as live, slower.")] = None,
+    key: Annotated[str | None, typer.Option(help="Idempotency key: started again, the same run.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would do and cost.")] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Watch it, with a worker of its own if none serves runs.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Start a run, or say everything that is wrong with it."""
+    flags = {
+        **{"strategies": strategy, "symbols": symbol, "timeframe": timeframe, "method": method, "key": key},
+        **{"from": _utc(since), "to": _utc(until), "grid": _read_grid(grid or ())},
+    }
+    wanted = read_spec(spec, {name: value for name, value in flags.items() if value})
+    with operating() as operations:
+        if dry_run:
+            _print_plan(operations, wanted, as_json=as_json)
+            return
+        started = start(operations, wanted)
+        for warning in started.run.warnings:
+            say(f"warning: {warning}", style="yellow")
+        say(f"Run {started.run.id}: {started.run.units:,} units" + ("" if started.is_new else ", started before"))
+        progress = _watch(operations, started.run, own_node=True) if wait else load(operations, started.run.id)[1]
+    _print_run(started.run, progress, as_json=as_json)
+    _exit(progress)
+
+
+@cli.command("list")
+def list_runs(limit: Limit = 20, as_json: Json = False) -> None:
+    """List runs, the newest first."""
+    with operating() as operations, operations.reading() as connection:
+        found = [(run, runs.load_progress(connection, run.id)) for run in runs.list_runs(connection, limit)]
+    rows = [_row(run, progress) for run, progress in found]
+    columns = ("id", "state", "kind", "strategies", "symbols", "timeframe", "units", "ended", "failed", "created_at")
+    print_rows(rows, columns, as_json=as_json, empty="No runs: start one with 'candlefleet runs start SPEC.toml'.")
+
+
+@cli.command()
+def show(
+    run: RunId,
+    state: Annotated[UnitState | None, typer.Option(help="Only units of this state.")] = None,
+    limit: Limit = 20,
+    as_json: Json = False,
+) -> None:
+    """Show a run and its units, the best return first."""
+    with operating() as operations:
+        found, progress = load(operations, run)
+        with operations.reading() as connection:
+            units = runs.list_units(connection, run, state, limit)
+    if as_json:
+        print_json({**_row(found, progress), "spec": dump_spec(found.spec), "units_listed": units})
+        return
+    _print_run(found, progress, as_json=False)
+    for warning in found.warnings:
+        say(f"warning: {warning}", style="yellow")
+    rows = [{**unit, **_figures(unit["metrics"])} for unit in units]
+    columns = ("number", "strategy", "params", "symbol", "candles", "state", "return_percent", "trades", "elapsed_ms")
+    failed = ("error",) if any(unit["error"] for unit in units) else ()
+    print_rows(rows, (*columns, *failed), as_json=False, empty="No such units.")
+
+
+@cli.command()
+def watch(run: RunId, as_json: Json = False) -> None:
+    """Watch a run to its end: rate, time left, failures, slots in use."""
+    with operating() as operations:
+        found, _ = load(operations, run)
+        progress = _watch(operations, found, own_node=False)
+    _print_run(found, progress, as_json=as_json)
+    _exit(progress)
+
+
+@cli.command("pause")
+def pause_run(run: RunId) -> None:
+    """Stop a run's work within a second; what is done is kept."""
+    with operating() as operations:
+        _tell(run, pause(operations, run))
+
+
+@cli.command("resume")
+def resume_run(run: RunId) -> None:
+    """Let a paused run go on."""
+    with operating() as operations:
+        _tell(run, resume(operations, run))
+
+
+@cli.command("cancel")
+def cancel_run(run: RunId) -> None:
+    """End a run; what is done is kept, what is not done never counts."""
+    with operating() as operations:
+        _tell(run, cancel(operations, run))
+
+
+@cli.command()
+def retry(run: RunId, failed: Annotated[bool, typer.Option("--failed", help="Those that failed.")] = False) -> None:
+    """Execute units of a run again."""
+    if not failed:
+        raise ConfigurationError("expected --failed: units that succeeded are not executed again")
+    with operating() as operations:
+        count = retry_failed(operations, run)
+    err.print(f"{count} units of run {run} are executed again.", highlight=False)
+
+
+@cli.command()
+def compare(
+    run: RunId,
+    other: Annotated[int | None, typer.Argument(metavar="RUN2", help="Another run.")] = None,
+    live: Annotated[bool, typer.Option("--live", help="With what live recorded of the same candles.")] = False,
+    limit: Limit = 50,
+    as_json: Json = False,
+) -> None:
+    """List every decision that differs from what live recorded, or the figures that differ between two runs."""
+    if live == (other is not None):
+        raise ConfigurationError("expected a second run or --live, found " + ("both" if live else "neither"))
+    with operating() as operations:
+        if other is None:
+            _print_live(compare_live(operations, run), limit, as_json=as_json)
+        else:
+            _print_comparison(compare_runs(operations, run, other), limit, as_json=as_json)
+
+
+def _print_live(found: LiveComparison, limit: int, *, as_json: bool) -> None:
+    rows = [each._asdict() for each in found.differences[:limit]]
+    counted = {"units": found.units, "decisions": found.decisions, "differences": len(found.differences)}
+    if as_json:
+        print_json({**counted, "listed": rows})
+    else:
+        say("{units:,} units, {decisions:,} decisions that live recorded too, {differences:,} differ".format(**counted))
+        if rows:
+            print_rows(rows, tuple(rows[0]), as_json=False, empty="")
+    if found.differences:
+        raise typer.Exit(1)
+
+
+def _print_comparison(found: RunComparison, limit: int, *, as_json: bool) -> None:
+    differing = [each for each in found.units if each.differs]
+    counted = {"common": len(found.units), "only_first": found.only_first, "only_second": found.only_second}
+    if as_json:
+        print_json({**counted, "differing": len(differing), "listed": [each._asdict() for each in differing[:limit]]})
+        return
+    say(f"{len(found.units):,} units in both, {len(differing):,} with other figures", style=None)
+    pairs = [(each, _figures(each.first), _figures(each.second)) for each in differing[:limit]]
+    rows = [
+        {"strategy": each.strategy, "params": each.params, "symbol": each.symbol}
+        | {f"{name}_1": value for name, value in first.items()}
+        | {f"{name}_2": value for name, value in second.items()}
+        for each, first, second in pairs
+    ]
+    if rows:
+        print_rows(rows, tuple(rows[0]), as_json=False, empty="")
+
+
+def _watch(operations: Operations, run: Run, *, own_node: bool) -> RunProgress:
+    """Show a run until it ends, is paused, or the operator has seen enough; it goes on without us."""
+    watch = Watch(operations, run.id)
+    with ExitStack() as stack:
+        stack.callback(watch.close)
+        stop = stack.enter_context(stop_on_signals())
+        if own_node and stack.enter_context(with_a_node(operations)):
+            say("No worker node serves runs: one runs as long as this command")
+        show = stack.enter_context(_showing(run))
+        while True:
+            progress = watch.look(datetime.now(UTC))
+            show(progress)
+            if progress.state is not RunState.RUNNING or stop.wait(LOOK_EVERY_S):
+                return progress
+
+
+@contextmanager
+def _showing(run: Run) -> Iterator[Any]:
+    if not err.is_terminal:
+        yield _Lines(run)
+        return
+    columns = (
+        TextColumn("run {task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[told]}"),
+    )
+    with Progress(*columns, TimeRemainingColumn(), console=err) as bar:
+        task, began = bar.add_task(str(run.id), total=run.units, told=""), time.monotonic()
+        yield lambda progress: bar.update(task, completed=progress.ended, told=_told(progress, began))
+
+
+class _Lines:
+    """Progress where there is no terminal: a line now and then."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._began = time.monotonic()
+        self._said_at = 0.0
+
+    def __call__(self, progress: RunProgress) -> None:
+        """Say how far it is, if it is time to."""
+        if time.monotonic() - self._said_at >= LINE_EVERY_S or progress.state is not RunState.RUNNING:
+            self._said_at = time.monotonic()
+            say(f"run {self._run.id}: {progress.ended:,} of {progress.total:,} units, {_told(progress, self._began)}")
+
+
+def _told(progress: RunProgress, began: float) -> str:
+    rate = progress.candles / max(1e-9, time.monotonic() - began)
+    failed = progress.units[UnitState.FAILED]
+    return f"{progress.state}, {rate:,.0f} candles/s, {failed:,} failed, {progress.slots} slots"
+
+
+def _print_plan(operations: Operations, spec: RunSpec, *, as_json: bool) -> None:
+    planned = plan(operations, spec)
+    cost = estimate(operations, spec, planned)
+    document = {**_sizes(planned), **cost._asdict(), "warnings": list(planned.warnings)}
+    if as_json:
+        print_json(document)
+        return
+    for warning in planned.warnings:
+        say(f"warning: {warning}", style="yellow")
+    out.print("{units:,} units: {variants:,} variants on {symbols:,} symbols, {candles:,} candles".format(**document))
+    if cost.work_s is None:
+        out.print(f"How long is not known: {', '.join(cost.unknown)} never ran")
+    else:
+        elapsed = "no node serves runs now" if cost.elapsed_s is None else f"about {cost.elapsed_s:,.1f} s"
+        out.print(f"{cost.work_s:,.1f} s of work on {cost.slots} slots: {elapsed}")
+
+
+def _sizes(planned: Plan) -> dict[str, int]:
+    sizes = {"units": len(planned.units), "variants": len(planned.variants), "symbols": len(planned.series)}
+    return {**sizes, "candles": planned.candles}
+
+
+def _print_run(run: Run, progress: RunProgress, *, as_json: bool) -> None:
+    row = _row(run, progress)
+    if as_json:
+        print_json(row)
+        return
+    columns = ("id", "state", "units", "succeeded", "failed", "cancelled", "pending", "candles_done", "slots")
+    print_rows([row], (*columns, "work_s", "memory_mb"), as_json=False, empty="")
+
+
+def _row(run: Run, progress: RunProgress) -> dict[str, Any]:
+    spec = run.spec
+    return {
+        "id": run.id,
+        "state": progress.state.value,
+        "kind": spec.kind.value,
+        "key": run.key,
+        "strategies": list(spec.strategies),
+        "symbols": list(spec.symbols),
+        "timeframe": spec.timeframe.value,
+        "units": run.units,
+        **progress.units,
+        "ended": progress.ended,
+        "candles": run.candles,
+        "candles_done": progress.candles,
+        "slots": progress.slots,
+        "work_s": round(progress.elapsed_ms / 1000, 3),
+        "cpu_s": round(progress.cpu_ms / 1000, 3),
+        "memory_mb": progress.memory_mb,
+        "warnings": list(run.warnings),
+        "created_at": run.created_at,
+        "finished_at": run.finished_at,
+    }
+
+
+def _figures(metrics: dict[str, Any] | None) -> dict[str, Any]:
+    known = metrics or {}
+    return {"return_percent": known.get("total_return_percent"), "trades": known.get("trades")}
+
+
+def _read_grid(given: Any) -> dict[str, list[Any]]:
+    """Read ``fast=5,8`` and ``ema_cross.fast=5,8``."""
+    grid: dict[str, Any] = {}
+    for each in given:
+        name, sign, values = each.partition("=")
+        if not sign:
+            raise ConfigurationError(f"--grid: expected PARAM=VALUE,VALUE, found {each!r}")
+        strategy, dot, param = name.rpartition(".")
+        place = grid.setdefault(strategy, {}) if dot else grid
+        try:
+            place[param] = json.loads(f"[{values}]")
+        except ValueError:
+            place[param] = values.split(",")
+    return grid
+
+
+def _utc(moment: datetime | None) -> datetime | None:
+    return None if moment is None else moment.replace(tzinfo=UTC)
+
+
+def _tell(run: int, state: RunState) -> None:
+    err.print(f"Run {run} is {state}.", highlight=False)
+
+
+def _exit(progress: RunProgress) -> None:
+    if progress.units[UnitState.FAILED] and progress.state is RunState.COMPLETE:
+        raise typer.Exit(1)

@@ -1,0 +1,166 @@
+"""Runs: what an operator asks for, and the units it is planned into. Knows nothing of how they are executed."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+from enum import StrEnum
+from fnmatch import fnmatchcase
+from typing import Annotated, Any, NamedTuple, Self
+
+from pydantic import BeforeValidator, Field, JsonValue, StringConstraints, model_validator
+
+from app.domain.base import UtcDatetime, Value
+from app.domain.candles import Timeframe
+from app.domain.strategies import Pattern, Trading
+
+#: Candles of a unit that `RunLimits.timeout_ms` is meant for: a unit of more has that much more time.
+CANDLES_PER_TIMEOUT = 10_000
+
+
+class RunKind(StrEnum):
+    """What a run does."""
+
+    BACKTEST = "backtest"
+    EVALUATE = "evaluate"
+
+
+class RunState(StrEnum):
+    """How far a run is; only a running one gets work done.
+
+    running <-> paused, both -> cancelled; running -> complete when no unit is pending; complete or cancelled ->
+    running by a retry of its failed units.
+    """
+
+    RUNNING = "running"
+    PAUSED = "paused"
+    CANCELLED = "cancelled"
+    COMPLETE = "complete"
+
+
+class UnitState(StrEnum):
+    """What became of a unit. One that is executed now is pending: only its result makes it anything else."""
+
+    PENDING = "pending"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class Method(StrEnum):
+    """How a unit's signals are computed."""
+
+    AUTO = "auto"
+    """The whole range at once where the strategy is vectorised."""
+    WINDOWS = "windows"
+    """Each candle on its own window, exactly as live does."""
+
+
+class RunLimits(Value):
+    """What a run and its units may take."""
+
+    timeout_ms: Annotated[int, Field(ge=1, le=600_000)] = 5000
+    """Soft limit of a unit in milliseconds, wall clock, for every CANDLES_PER_TIMEOUT candles or part of them."""
+    retries: Annotated[int, Field(ge=0, le=10)] = 2
+    """Further attempts at a unit after the first one failed."""
+    memory_mb: Annotated[int, Field(ge=16, le=65_536)] = 512
+    """Memory that the strategy's code may add to its slot, MiB."""
+    concurrency: Annotated[int, Field(ge=1, le=1000)] = 50
+    """Most slots that work on the run at the same time."""
+    batch_size: Annotated[int, Field(ge=1, le=10_000)] = 100
+    """Most units that a slot claims at once."""
+
+    def unit_timeout_ms(self, candles: int) -> int:
+        """Return the soft limit of a unit of so many candles."""
+        return self.timeout_ms * max(1, -(-candles // CANDLES_PER_TIMEOUT))
+
+
+#: A param of a strategy and the values to try; or a strategy's name and such a table for it alone.
+Grid = dict[str, list[JsonValue] | dict[str, list[JsonValue]]]
+
+
+def _as_utc(moment: object) -> object:
+    """Read a date, or a moment without a zone, as UTC: people write both."""
+    try:
+        parsed = datetime.fromisoformat(moment) if isinstance(moment, str) else moment
+    except ValueError:
+        return moment
+    if isinstance(parsed, date) and not isinstance(parsed, datetime):
+        parsed = datetime(parsed.year, parsed.month, parsed.day, tzinfo=UTC)
+    return parsed.replace(tzinfo=UTC) if isinstance(parsed, datetime) and parsed.tzinfo is None else parsed
+
+
+class RunSpec(Value):
+    """What an operator asks for."""
+
+    kind: RunKind = RunKind.BACKTEST
+    strategies: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Names in the catalogue, or definition files (.toml, .yaml), of which every strategy is taken."""
+    symbols: Annotated[tuple[Pattern, ...], Field(min_length=1)] = ("*",)
+    """Shell-style wildcards for stored series."""
+    timeframe: Timeframe
+    from_time: Annotated[UtcDatetime, BeforeValidator(_as_utc), Field(alias="from")]
+    """Open time of the first candle that counts; those before it only warm up. UTC where no zone is stated."""
+    to_time: Annotated[UtcDatetime, BeforeValidator(_as_utc), Field(alias="to")]
+    """Open time of the first candle that does not count any more."""
+    grid: Grid = Field(default_factory=dict)
+    method: Method = Method.AUTO
+    trading: dict[str, JsonValue] = Field(default_factory=dict)
+    """Overrides of each strategy's own `trading`, such as capital, fee_percent, slippage_percent."""
+    limits: RunLimits = RunLimits()
+    key: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = None
+    """Idempotency key: a start with one that was used returns the run that it started."""
+
+    def wants(self, symbol: str) -> bool:
+        """Tell whether a symbol is one of the run's."""
+        return any(fnmatchcase(symbol, pattern) for pattern in self.symbols)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.from_time >= self.to_time:
+            found = f"from {self.from_time.isoformat()} and to {self.to_time.isoformat()}"
+            raise ValueError(f"from must be before to, found {found}")
+        _check_trading(self.trading)
+        return self
+
+
+def _check_trading(overrides: dict[str, JsonValue]) -> None:
+    if "enabled" in overrides:
+        raise ValueError("trading.enabled: a run always trades; leave the key out")
+    Trading.model_validate(overrides)
+
+
+class Variant(Value):
+    """One strategy with one set of params, as a run evaluates it."""
+
+    strategy: str
+    strategy_id: int | None
+    """In the catalogue; None when it came from a file."""
+    revision: int | None
+    """Of the catalogue; None when its params are others, or it came from a file."""
+    implementation: str
+    params: dict[str, Any]
+    """Complete: the defaults filled in."""
+    trading: Trading
+    fingerprint: str
+    """Of the code it was planned with."""
+
+
+class Series(NamedTuple):
+    """A stored series, as far as a run is concerned."""
+
+    symbol: str
+    candles: int
+    """In the run's range."""
+    missing: int
+    """Candles between the first and the last of these that are not stored."""
+
+
+class Unit(NamedTuple):
+    """One variant on one symbol over the run's range."""
+
+    number: int
+    """In its run, from 0; the units of a symbol follow each other."""
+    variant: int
+    """Number of its variant in the run."""
+    symbol: str
+    candles: int

@@ -1,0 +1,289 @@
+"""Batch runs as an operator handles them: planned, started, watched, steered. The command line is thin over it."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import NamedTuple
+
+from sqlalchemy.exc import IntegrityError
+
+from app.broker import BATCH_QUEUE, Publisher, create_celery
+from app.deployment import Deployment
+from app.domain.costs import Room
+from app.domain.runs import Method, RunSpec, RunState, UnitState, Variant
+from app.errors import BrokerUnavailableError, ConfigurationError
+from app.operations import Operations
+from app.processes import Children
+from app.runs.planning import Plan, Planner, Source, Stored
+from app.storage import ranges, runs
+from app.storage import strategies as catalogue
+from app.storage.costs import load_complete, load_samples
+from app.storage.nodes import count_slots
+from app.storage.runs import Progress, Run, dump_spec
+from app.strategies.registry import Registry
+from app.tickets import Tickets, send_tickets, wanted
+
+#: Endings of what names a definition file and not a strategy of the catalogue.
+FILES = (".toml", ".yaml", ".yml")
+
+#: Seconds a slot may need for a ticket beside its longest unit: a stint of small ones, candles and results.
+BESIDE_UNIT_S = 10.0
+
+#: States from which a run can be given another.
+OPEN = (RunState.RUNNING, RunState.PAUSED)
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A run that was started, now or before under the same key."""
+
+    run: Run
+    is_new: bool
+
+
+class Estimate(NamedTuple):
+    """What a plan will cost."""
+
+    work_s: float | None
+    """Of slots, all together; None when nothing is known of one of its strategies."""
+    slots: int
+    """That serve runs now."""
+    elapsed_s: float | None
+    """With these; None without any."""
+    unknown: tuple[str, ...]
+    """Implementations of which nothing is known yet."""
+
+
+def plan(operations: Operations, spec: RunSpec) -> Plan:
+    """Plan a run; nothing is stored.
+
+    Raises:
+        ConfigurationError: it cannot be done; names each field, the limit, and how to raise it.
+    """
+    settings = operations.settings
+    with operations.reading() as connection:
+        symbols = ranges.list_symbols(connection, spec.timeframe)
+        matching = [symbol for symbol in symbols if spec.wants(symbol)]
+        series = ranges.count_candles(connection, matching, spec.timeframe, spec.from_time, spec.to_time)
+    planner = Planner(Registry(settings.strategies.modules), settings.worker.window, settings.runs.most_units)
+    return planner.plan(spec, _sources(operations, spec), Stored(symbols, series))
+
+
+def start(operations: Operations, spec: RunSpec) -> Started:
+    """Start a run; one whose key was used returns the run that was started with it.
+
+    Raises:
+        ConfigurationError: it cannot be done, or its key was used for another specification.
+    """
+    known = _find(operations, spec)
+    if known is not None:
+        return Started(known, is_new=False)
+    planned = plan(operations, spec)
+    try:
+        run = _save(operations, spec, planned)
+    except IntegrityError:  # somebody was faster with the same key
+        known = _find(operations, spec)
+        if known is None:
+            raise
+        return Started(known, is_new=False)
+    _send_first(operations, run)
+    return Started(run, is_new=True)
+
+
+def estimate(operations: Operations, spec: RunSpec, planned: Plan) -> Estimate:
+    """Estimate what a plan costs, from units of earlier runs, else from live jobs."""
+    with operations.reading() as connection:
+        known = runs.load_costs(connection, {variant.implementation for variant in planned.variants})
+        jobs = {each.strategy_id: each.mean_ms for each in load_samples(connection, load_complete(connection))}
+        slots = count_slots(connection, operations.settings.silence, [BATCH_QUEUE])
+    window = 1 if spec.method is Method.WINDOWS else operations.settings.worker.window
+    costs = [_cost_ms(variant, known, jobs, window) for variant in planned.variants]
+    unknown = {v.implementation for v, cost in zip(planned.variants, costs, strict=True) if cost is None}
+    if unknown:
+        return Estimate(None, slots, None, tuple(sorted(unknown)))
+    work_s = sum((costs[unit.variant] or 0.0) * unit.candles for unit in planned.units) / 1000
+    return Estimate(work_s, slots, work_s / min(slots, spec.limits.concurrency) if slots else None, ())
+
+
+def _cost_ms(variant: Variant, known: dict[str, float], jobs: dict[int, float], window: int) -> float | None:
+    """Return what a candle costs: a job computes a window for one, a unit computes each candle once."""
+    if variant.implementation in known:
+        return known[variant.implementation]
+    job_ms = jobs.get(variant.strategy_id or 0)
+    return None if job_ms is None else job_ms / window
+
+
+def load(operations: Operations, run_id: int) -> tuple[Run, Progress]:
+    """Load a run and how far it is.
+
+    Raises:
+        ConfigurationError: there is none of that number.
+    """
+    with operations.reading() as connection:
+        return runs.load_run(connection, run_id), runs.load_progress(connection, run_id)
+
+
+def pause(operations: Operations, run_id: int) -> RunState:
+    """Stop giving a run work: its slots leave it within a second, between two slices of a unit. Idempotent."""
+    return _switch(operations, run_id, RunState.PAUSED, (RunState.RUNNING,))
+
+
+def resume(operations: Operations, run_id: int) -> RunState:
+    """Let a paused run go on. Idempotent."""
+    state = _switch(operations, run_id, RunState.RUNNING, (RunState.PAUSED,))
+    _send_now(operations)
+    return state
+
+
+def cancel(operations: Operations, run_id: int) -> RunState:
+    """End a run: no unit of it counts from now on, also one that is executed now. Idempotent."""
+    with operations.changing() as connection:
+        runs.load_run(connection, run_id)
+        if runs.switch(connection, run_id, RunState.CANCELLED, OPEN):
+            runs.cancel_units(connection, run_id)
+        return runs.load_run(connection, run_id).state
+
+
+def retry_failed(operations: Operations, run_id: int) -> int:
+    """Execute the failed units of a run again, with all of their attempts; return how many."""
+    with operations.changing() as connection:
+        runs.load_run(connection, run_id)
+        count = runs.retry_units(connection, run_id)
+        if count:
+            runs.switch(connection, run_id, RunState.RUNNING, tuple(RunState))
+    if count:
+        _send_now(operations)
+    return count
+
+
+class Watch:
+    """Looks at a run until it ends, and does what maintenance does for it: a laptop needs no process of its own.
+
+    Args:
+        operations: of the deployment.
+        run_id: of the run.
+    """
+
+    def __init__(self, operations: Operations, run_id: int) -> None:
+        self._operations = operations
+        self._run_id = run_id
+        self._publisher = _publisher(operations)
+        self._tickets = Tickets(self._publisher, operations.settings.silence)
+        self._sent_at = -math.inf
+
+    def look(self, now: datetime) -> Progress:
+        """Return how far the run is; send the tickets that are missing, once a second at most."""
+        with self._operations.changing() as connection:
+            runs.close_finished(connection)
+            if now.timestamp() - self._sent_at >= 1:
+                self._sent_at = now.timestamp()
+                self._tickets.send_missing(connection, now)
+            return runs.load_progress(connection, self._run_id)
+
+    def close(self) -> None:
+        """Give the connection back."""
+        self._publisher.close()
+
+
+@contextmanager
+def with_a_node(operations: Operations) -> Iterator[bool]:
+    """Run a worker node for batch runs as long as this lasts, unless one is alive; tell whether it was needed."""
+    settings = operations.settings
+    with operations.reading() as connection:
+        slots = count_slots(connection, settings.silence, [BATCH_QUEUE])
+    if slots:
+        yield False
+        return
+    count = settings.worker.slots or os.cpu_count() or 1
+    logs = Path(settings.home) / "logs"
+    with Children(logs, Deployment(settings).environment) as children:
+        children.start("runs", "app.cli.main", "worker", "--queues", BATCH_QUEUE, "--concurrency", str(count))
+        yield True
+
+
+def _sources(operations: Operations, spec: RunSpec) -> list[Source]:
+    sources: list[Source] = []
+    for name in spec.strategies:
+        if name.endswith(FILES):
+            sources += [Source(each.definition) for each in operations.read_definitions(Path(name))]
+            continue
+        with operations.reading() as connection:
+            strategy = catalogue.load_strategy(connection, name)
+        sources.append(Source(strategy.definition, strategy.id, strategy.revision))
+    return sources
+
+
+def _find(operations: Operations, spec: RunSpec) -> Run | None:
+    if spec.key is None:
+        return None
+    with operations.reading() as connection:
+        known = runs.find_run(connection, spec.key)
+    if known is not None and dump_spec(known.spec) != dump_spec(spec):
+        raise ConfigurationError(f"key: {spec.key!r} was used for run {known.id}, whose specification is another")
+    return known
+
+
+def _save(operations: Operations, spec: RunSpec, planned: Plan) -> Run:
+    settings = operations.settings
+    longest_ms = max(spec.limits.unit_timeout_ms(unit.candles) for unit in planned.units)
+    with operations.changing() as connection:
+        run_id = runs.save_run(
+            connection,
+            spec,
+            variants_=planned.variants,
+            units_=planned.units,
+            series=planned.series,
+            warnings=planned.warnings,
+            window=settings.worker.window,
+            hard_limit_s=longest_ms / 1000 + settings.worker.hard_grace_s + BESIDE_UNIT_S,
+        )
+        return runs.load_run(connection, run_id)
+
+
+def _send_first(operations: Operations, run: Run) -> None:
+    """Send the tickets of a new run; without Redis they are sent by whoever watches, or by maintenance."""
+    with operations.reading() as connection:
+        slots = count_slots(connection, operations.settings.silence, [BATCH_QUEUE])
+    publisher = _publisher(operations)
+    try:
+        numbers = range(wanted(run.spec.limits.concurrency, slots, run.units))
+        send_tickets(publisher, run.id, numbers, run.hard_limit_s)
+    except BrokerUnavailableError:
+        return
+    finally:
+        publisher.close()
+
+
+def _send_now(operations: Operations) -> None:
+    publisher = _publisher(operations)
+    try:
+        with operations.reading() as connection:
+            tickets = Tickets(publisher, operations.settings.silence, patience=timedelta())
+            tickets.send_missing(connection, datetime.now(UTC))
+    except BrokerUnavailableError:
+        return
+    finally:
+        publisher.close()
+
+
+def _publisher(operations: Operations) -> Publisher:
+    return Publisher(create_celery(operations.settings), Room(1))
+
+
+def _switch(operations: Operations, run_id: int, state: RunState, allowed: Sequence[RunState]) -> RunState:
+    with operations.changing() as connection:
+        runs.load_run(connection, run_id)
+        runs.switch(connection, run_id, state, allowed)
+        return runs.load_run(connection, run_id).state
+
+
+def list_failures(operations: Operations, run_id: int, limit: int) -> list[dict[str, object]]:
+    """List units of a run that failed, and why."""
+    with operations.reading() as connection:
+        return runs.list_units(connection, run_id, UnitState.FAILED, limit)

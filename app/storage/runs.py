@@ -1,0 +1,246 @@
+"""Runs as operators handle them: written once, steered by their state, counted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, func, insert, select, text, update
+
+from app.domain.runs import RunSpec, RunState, Series, Unit, UnitState, Variant
+from app.errors import ConfigurationError
+from app.storage.copying import build_rows, copy_rows, ints, word
+from app.storage.engine import driver_of
+from app.storage.schema import runs, units, variants
+
+#: Units written in one COPY.
+_ROWS = 10_000
+
+_COUNTS = text("""
+    SELECT state, count(*) AS units, coalesce(sum(candles), 0) AS candles, coalesce(sum(elapsed_ms), 0) AS elapsed_ms,
+           coalesce(sum(cpu_ms), 0) AS cpu_ms, coalesce(max(memory_mb), 0) AS memory_mb
+    FROM units WHERE run_id = :run GROUP BY state
+""")
+#: Of a run, those that a slot works on; a lock of two numbers has `objsubid` 2.
+_TICKETS = text("""
+    SELECT objid::int FROM pg_locks
+    WHERE locktype = 'advisory' AND objsubid = 2 AND granted AND classid = CAST(:run AS oid)
+      AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+""")
+_OPEN = text("""
+    SELECT r.id, r.spec, r.hard_limit_s, (SELECT count(*) FROM units u WHERE u.run_id = r.id AND u.state = 'pending')
+    FROM runs r WHERE r.state = 'running' ORDER BY r.id
+""")
+_CLOSE_FINISHED = text("""
+    UPDATE runs SET state = 'complete', finished_at = clock_timestamp()
+    WHERE state = 'running' AND NOT EXISTS (SELECT FROM units u WHERE u.run_id = runs.id AND u.state = 'pending')
+""")
+_UNITS = text("""
+    SELECT u.number, v.strategy, v.params, u.symbol, u.candles, u.state, u.attempts, u.elapsed_ms, u.memory_mb,
+           u.worker, u.metrics, u.error_class, u.error
+    FROM units u JOIN variants v ON v.run_id = u.run_id AND v.number = u.variant
+    WHERE u.run_id = :run AND (CAST(:state AS text) IS NULL OR u.state = :state)
+    ORDER BY CAST(u.metrics->>'total_return_percent' AS double precision) DESC NULLS LAST, u.number
+    LIMIT :limit
+""")
+_COSTS = text("""
+    SELECT v.implementation, sum(u.elapsed_ms) / sum(u.candles)
+    FROM (SELECT * FROM units WHERE state = 'succeeded' ORDER BY run_id DESC LIMIT 10000) u
+    JOIN variants v ON v.run_id = u.run_id AND v.number = u.variant
+    WHERE v.implementation = ANY(:implementations) GROUP BY v.implementation
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run as it is stored."""
+
+    id: int
+    state: RunState
+    key: str | None
+    spec: RunSpec
+    units: int
+    candles: int
+    window: int
+    hard_limit_s: float
+    series: Sequence[Series]
+    warnings: Sequence[str]
+    created_at: datetime
+    finished_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run is."""
+
+    state: RunState
+    units: dict[str, int]
+    """By state; every state is named."""
+    candles: int
+    """Evaluated."""
+    elapsed_ms: float
+    """That slots spent on units that ended."""
+    cpu_ms: float
+    memory_mb: int
+    """Most resident memory of a slot when it ended a unit."""
+    slots: int
+    """That work on it now."""
+
+    @property
+    def total(self) -> int:
+        """All units."""
+        return sum(self.units.values())
+
+    @property
+    def ended(self) -> int:
+        """Units that are not pending."""
+        return self.total - self.units[UnitState.PENDING]
+
+
+@dataclass(frozen=True, slots=True)
+class OpenRun:
+    """A running run, as far as its tickets are concerned."""
+
+    id: int
+    concurrency: int
+    hard_limit_s: float
+    pending: int
+
+
+def save_run(
+    connection: Connection,
+    spec: RunSpec,
+    *,
+    variants_: Sequence[Variant],
+    units_: Sequence[Unit],
+    series: Sequence[Series],
+    warnings: Sequence[str],
+    window: int,
+    hard_limit_s: float,
+) -> int:
+    """Write a run with all of its units, in the caller's transaction; return its id."""
+    values = {
+        **{"kind": spec.kind.value, "state": RunState.RUNNING.value, "key": spec.key},
+        **{"spec": dump_spec(spec), "timeframe": spec.timeframe.value, "window": window, "hard_limit_s": hard_limit_s},
+        **{"from_time": spec.from_time, "to_time": spec.to_time, "warnings": list(warnings)},
+        **{"units": len(units_), "candles": sum(unit.candles for unit in units_), "series": [list(s) for s in series]},
+    }
+    run_id = int(connection.execute(insert(runs).values(**values).returning(runs.c.id)).scalar_one())
+    rows = [{"run_id": run_id, "number": n, **each.model_dump(mode="json")} for n, each in enumerate(variants_)]
+    connection.execute(insert(variants), rows)
+    columns = ("run_id", "number", "variant", "symbol", "candles")
+    copy_rows(driver_of(connection), "units", columns, (_unit_row(run_id, unit) for unit in units_))
+    return run_id
+
+
+def _unit_row(run_id: int, unit: Unit) -> bytes:
+    numbers = ints(run_id), ints(unit.number), ints(unit.variant)
+    return build_rows(1, (*numbers, word(unit.symbol), ints(unit.candles)))
+
+
+def dump_spec(spec: RunSpec) -> dict[str, Any]:
+    """Return a specification as plain JSON values, under the keys that people write."""
+    return spec.model_dump(mode="json", by_alias=True)
+
+
+def load_run(connection: Connection, run_id: int) -> Run:
+    """Load a run.
+
+    Raises:
+        ConfigurationError: there is none of that number.
+    """
+    row = connection.execute(select(runs).where(runs.c.id == run_id)).one_or_none()
+    if row is None:
+        raise ConfigurationError(f"no run {run_id}: 'candlefleet runs list' lists the newest")
+    return _read(row)
+
+
+def find_run(connection: Connection, key: str) -> Run | None:
+    """Load the run that was started with a key; None when there is none."""
+    row = connection.execute(select(runs).where(runs.c.key == key)).one_or_none()
+    return None if row is None else _read(row)
+
+
+def list_runs(connection: Connection, limit: int) -> list[Run]:
+    """Load the newest runs."""
+    return [_read(row) for row in connection.execute(select(runs).order_by(runs.c.id.desc()).limit(limit))]
+
+
+def load_progress(connection: Connection, run_id: int) -> Progress:
+    """Count the units of a run."""
+    state = connection.execute(select(runs.c.state).where(runs.c.id == run_id)).scalar_one()
+    rows = {row.state: row for row in connection.execute(_COUNTS, {"run": run_id})}
+    done = [row for name, row in rows.items() if name in (UnitState.SUCCEEDED, UnitState.FAILED)]
+    return Progress(
+        state=RunState(state),
+        units={each.value: rows[each].units if each in rows else 0 for each in UnitState},
+        candles=sum(row.candles for row in done if row.state == UnitState.SUCCEEDED),
+        elapsed_ms=sum(row.elapsed_ms for row in done),
+        cpu_ms=sum(row.cpu_ms for row in done),
+        memory_mb=max((row.memory_mb for row in done), default=0),
+        slots=len(load_held_tickets(connection, run_id)),
+    )
+
+
+def list_units(connection: Connection, run_id: int, state: UnitState | None, limit: int) -> list[dict[str, Any]]:
+    """List units of a run with their figures, the best return first."""
+    values = {"run": run_id, "state": None if state is None else state.value, "limit": limit}
+    return [dict(row) for row in connection.execute(_UNITS, values).mappings()]
+
+
+def load_costs(connection: Connection, implementations: Iterable[str]) -> dict[str, float]:
+    """Return what a candle cost in units of late, milliseconds by implementation; those never seen are absent."""
+    rows = connection.execute(_COSTS, {"implementations": list(implementations)})
+    return {name: float(cost) for name, cost in rows}
+
+
+def switch(connection: Connection, run_id: int, state: RunState, allowed: Sequence[RunState]) -> bool:
+    """Give a run another state if it has one of those; tell whether it had."""
+    finished = func.clock_timestamp() if state is RunState.CANCELLED else None
+    changed = connection.execute(
+        update(runs)
+        .where(runs.c.id == run_id, runs.c.state.in_([each.value for each in allowed]))
+        .values(state=state.value, finished_at=finished)
+    )
+    return bool(changed.rowcount)
+
+
+def cancel_units(connection: Connection, run_id: int) -> int:
+    """End every pending unit of a run, those included that are executed now; return how many."""
+    pending = units.c.run_id == run_id, units.c.state == UnitState.PENDING.value
+    values = {"state": UnitState.CANCELLED.value, "claim": None, "ticket": None, "finished_at": func.clock_timestamp()}
+    return connection.execute(update(units).where(*pending).values(**values)).rowcount
+
+
+def retry_units(connection: Connection, run_id: int) -> int:
+    """Make the failed units of a run pending again; return how many."""
+    failed = units.c.run_id == run_id, units.c.state == UnitState.FAILED.value
+    values = {"state": UnitState.PENDING.value, "attempts": 0, "error_class": None, "error": None, "finished_at": None}
+    return connection.execute(update(units).where(*failed).values(**values)).rowcount
+
+
+def load_open(connection: Connection) -> list[OpenRun]:
+    """Load the running runs."""
+    return [
+        OpenRun(number, spec["limits"]["concurrency"], hard_limit_s, pending)
+        for number, spec, hard_limit_s, pending in connection.execute(_OPEN)
+    ]
+
+
+def load_held_tickets(connection: Connection, run_id: int) -> set[int]:
+    """Return the tickets of a run that slots work on now."""
+    return set(connection.execute(_TICKETS, {"run": run_id}).scalars())
+
+
+def close_finished(connection: Connection) -> int:
+    """Complete the running runs that have no pending unit left; return how many."""
+    return connection.execute(_CLOSE_FINISHED).rowcount
+
+
+def _read(row: Row[Any]) -> Run:
+    shown = ("id", "key", "units", "candles", "window", "hard_limit_s", "warnings", "created_at", "finished_at")
+    values = {name: getattr(row, name) for name in shown}
+    series = [Series(*each) for each in row.series]
+    return Run(**values, state=RunState(row.state), spec=RunSpec.model_validate(row.spec), series=series)

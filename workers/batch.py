@@ -1,0 +1,272 @@
+"""Tickets of batch runs: a slot claims units, executes them and records what they leave behind.
+
+A ticket is worked on for about a second; when there is more, it is sent again, so that a slot looks at its queues
+between two stints. What a slot had claimed when it died is claimable at once (`app.storage.units`).
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import structlog
+from psycopg import Connection as DriverConnection
+
+from app.domain.advancing import Cells
+from app.domain.runs import RunState, UnitState
+from app.errors import ConfigurationError, JobTimeoutError, MessageError, PermanentError, TransientError
+from app.runs.evaluating import evaluate_span
+from app.runs.measuring import measure
+from app.runs.spans import Span
+from app.runs.trading import Traded, trade
+from app.storage.units import (
+    Claimed,
+    Results,
+    Stint,
+    StoredRun,
+    UnitEnd,
+    adopt_unit,
+    claim_units,
+    give_back_ticket,
+    load_run,
+    load_state,
+    record,
+    take_ticket,
+)
+from workers.running import ERROR_TEXT_LIMIT
+from workers.runtime.limits import clock
+from workers.runtime.memory import MemoryLimit, resident_kib
+from workers.runtime.spans import SpanCache, VariantCache
+from workers.runtime.surroundings import kept
+
+log = structlog.get_logger()
+T = TypeVar("T")
+
+#: Seconds of work after which a ticket is given back.
+STINT_S = 1.0
+
+#: Seconds of results that are kept before they are recorded: a commit for each would cost as much as a small unit does.
+RECORD_EVERY_S = 0.2
+
+#: Seconds between two looks at whether the run still runs, within a unit too.
+LOOK_EVERY_S = 0.25
+
+#: Units claimed by a stint that does not know yet how long they take.
+FIRST_CLAIM = 4
+
+
+class Within(Protocol):
+    """Does something on the slot's driver connection."""
+
+    def __call__(self, action: Callable[[DriverConnection[Any]], T], /) -> T:
+        """Do it."""
+        ...
+
+
+class StoppedError(BaseException):
+    """The run does not run any more; not an Exception, so that no strategy can swallow it."""
+
+
+class BatchWorker:
+    """Works on tickets, in one slot.
+
+    Args:
+        within: does something on the slot's connection.
+        spans: the candles of units.
+        variants: their strategies.
+        worker: name of the slot.
+    """
+
+    def __init__(self, within: Within, spans: SpanCache, variants: VariantCache, worker: str) -> None:
+        self._within = within
+        self._spans = spans
+        self._variants = variants
+        self._worker = worker
+
+    def work(self, run_id: int, ticket: int) -> StoredRun | None:
+        """Work on a ticket for about a second; return its run if there is more to do.
+
+        Raises:
+            StorageUnavailableError: Postgres is away; what was not recorded is executed again.
+            MessageError: there is no such run.
+        """
+        run = self._within(lambda driver: load_run(driver, run_id))
+        if run is None:
+            raise MessageError(f"no run {run_id}")
+        stint = Stint(run_id, ticket, random.getrandbits(62), self._worker)
+        if run.state is not RunState.RUNNING or not self._within(lambda driver: take_ticket(driver, stint)):
+            return None
+        work = _Work(self._within, self._spans, self._variants, run, stint)
+        has_more = work.run()
+        self._within(lambda driver: give_back_ticket(driver, stint))
+        return run if has_more else None
+
+
+class _Work:
+    """One stint of work on a run."""
+
+    def __init__(self, within: Within, spans: SpanCache, variants: VariantCache, run: StoredRun, stint: Stint) -> None:
+        self._within = within
+        self._spans = spans
+        self._variants = variants
+        self._run = run
+        self._stint = stint
+        self._memory = MemoryLimit()
+        self._ends: list[UnitEnd] = []
+        self._executed = 0
+        self._began_at = self._recorded_at = self._looked_at = time.perf_counter()
+
+    def run(self) -> bool:
+        """Execute units until the time is up; return whether there may be more."""
+        try:
+            while self._left_s() > 0:
+                claimed = self._claim()
+                if not claimed:
+                    return False
+                self._execute_all(claimed)
+        except StoppedError:
+            return False
+        finally:
+            self._record()
+        return True
+
+    def _left_s(self) -> float:
+        return STINT_S - (time.perf_counter() - self._began_at)
+
+    def _claim(self) -> list[Claimed]:
+        if any(end.state is UnitState.PENDING for end in self._ends):
+            self._record()  # what is to be tried again can be claimed again
+        most = min(self._run.limits.batch_size, self._expected())
+        return self._within(lambda driver: claim_units(driver, self._stint, most)) or self._adopt()
+
+    def _expected(self) -> int:
+        """Return how many units may be executed in the time that is left."""
+        if not self._executed:
+            return FIRST_CLAIM
+        each_s = (STINT_S - self._left_s()) / self._executed
+        return max(1, int(self._left_s() / each_s))
+
+    def _adopt(self) -> list[Claimed]:
+        """Claim a unit of a slot that is gone; one that has had its attempts ends here."""
+        self._record()  # it may take this slot along, too
+        most = self._run.limits.retries + 1
+        while True:
+            adopted = self._within(lambda driver: adopt_unit(driver, self._stint))
+            if adopted is None or adopted.attempt <= most:
+                return [adopted] if adopted else []
+            text = f"its slot died {most} times while it ran alone"
+            number = adopted.unit.number
+            self._ends.append(UnitEnd(number, UnitState.FAILED, most, error_class="SlotDiedError", error=text))
+            self._record()
+
+    def _execute_all(self, claimed: list[Claimed]) -> None:
+        for each in claimed:
+            self._look()
+            self._ends.append(self._execute(each))
+            self._executed += 1
+            if time.perf_counter() - self._recorded_at > RECORD_EVERY_S:
+                self._record()
+            if self._left_s() <= 0:
+                return
+
+    def _execute(self, claimed: Claimed) -> UnitEnd:
+        started, cpu = time.perf_counter(), time.process_time()
+        number, attempt = claimed.unit.number, claimed.attempt
+        try:
+            results = self._evaluate(claimed)
+        except (TransientError, StoppedError):
+            raise
+        except BaseException as raised:  # user code may raise anything
+            error = self._memory.explain(raised)
+            text = _text(error, self._run, claimed)
+            return UnitEnd(number, self._after(error, attempt), attempt, **_took(started, cpu), **text)
+        return UnitEnd(number, UnitState.SUCCEEDED, attempt, **_took(started, cpu), results=results)
+
+    def _after(self, error: BaseException, attempt: int) -> UnitState:
+        """Return what a unit is after an attempt that failed: trying again may give the same answer."""
+        is_last = isinstance(error, PermanentError | ConfigurationError) or attempt > self._run.limits.retries
+        return UnitState.FAILED if is_last else UnitState.PENDING
+
+    def _evaluate(self, claimed: Claimed) -> Results:
+        unit, run = claimed.unit, self._run
+        variant, strategy = self._variants.find(run.id, unit.variant)
+        span = self._spans.span(run, unit.symbol)
+        watch = _Watch(run.limits.unit_timeout_ms(unit.candles), self._look)
+        with kept() as surroundings, clock.running(), self._memory.guarding():
+            self._memory.allow(run.limits.memory_mb)
+            try:
+                cells = surroundings.run(evaluate_span, strategy, span, run.method, watch.look)
+            finally:
+                clock.end()
+        return _results(span, cells, trade(span, cells, variant.trading))
+
+    def _record(self) -> None:
+        ends, self._ends = self._ends, []
+        if ends:
+            self._within(lambda driver: record(driver, self._stint, ends))
+        self._recorded_at = time.perf_counter()
+
+    def _look(self) -> None:
+        """Look whether the run still runs, if it is time to.
+
+        Raises:
+            StoppedError: it does not.
+        """
+        now = time.perf_counter()
+        if now - self._looked_at < LOOK_EVERY_S:
+            return
+        self._looked_at = now
+        if self._within(lambda driver: load_state(driver, self._run.id)) is not RunState.RUNNING:
+            raise StoppedError
+
+
+class _Watch:
+    """The soft limit of a unit, and the looks that are taken while it runs: both use the one timer of the process."""
+
+    def __init__(self, timeout_ms: float, look: Callable[[], None]) -> None:
+        self._ends_at = time.perf_counter() + timeout_ms / 1000
+        self._look = look
+
+    def look(self) -> None:
+        """Look between two parts of a unit.
+
+        Raises:
+            JobTimeoutError: the unit has had its time.
+            StoppedError: its run does not run any more.
+        """
+        clock.end()
+        self._look()
+        left_ms = (self._ends_at - time.perf_counter()) * 1000
+        if left_ms <= 0:
+            raise JobTimeoutError
+        clock.begin(left_ms)
+
+
+def _results(span: Span, cells: Cells, traded: Traded) -> Results:
+    metrics = measure(traded.curve, traded.trades, span.bars.timeframe)
+    changed = np.flatnonzero(np.diff(cells.action, prepend=cells.action[0] + 2))
+    opened_ms = span.bars.open_time[span.first :][changed]
+    return Results(metrics, traded.trades, traded.curve, opened_ms, cells.action[changed], cells.strength[changed])
+
+
+def _took(started: float, cpu: float) -> dict[str, Any]:
+    return {
+        "elapsed_ms": (time.perf_counter() - started) * 1000,
+        "cpu_ms": (time.process_time() - cpu) * 1000,
+        "memory_mb": resident_kib() // 1024,
+    }
+
+
+def _text(error: BaseException, run: StoredRun, claimed: Claimed) -> dict[str, Any]:
+    if isinstance(error, JobTimeoutError):
+        candles, limit_ms = claimed.unit.candles, run.limits.unit_timeout_ms(claimed.unit.candles)
+        text = f"expected {candles:,} candles within {limit_ms:,} ms: raise limits.timeout_ms of the run"
+        return {"error_class": TimeoutError.__name__, "error": text}
+    try:
+        text = str(error).replace("\x00", "�").encode(errors="replace").decode()[:ERROR_TEXT_LIMIT]
+    except Exception as broken:
+        text = f"(its message cannot be shown: {type(broken).__name__})"
+    return {"error_class": type(error).__name__, "error": text}
