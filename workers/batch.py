@@ -19,7 +19,7 @@ from app.domain.advancing import Cells
 from app.domain.runs import RunState, UnitState
 from app.errors import ConfigurationError, JobTimeoutError, MessageError, PermanentError, TransientError
 from app.runs.evaluating import evaluate_span
-from app.runs.measuring import measure
+from app.runs.metrics import compute
 from app.runs.spans import Span
 from app.runs.trading import Traded, trade
 from app.storage.units import (
@@ -246,7 +246,7 @@ class _Watch:
 
 
 def _results(span: Span, cells: Cells, traded: Traded) -> Results:
-    metrics = measure(traded.curve, traded.trades, span.bars.timeframe)
+    metrics = compute(traded.curve, traded.trades, span.bars.timeframe).model_dump(mode="json")
     changed = np.flatnonzero(np.diff(cells.action, prepend=cells.action[0] + 2))
     opened_ms = span.bars.open_time[span.first :][changed]
     return Results(metrics, traded.trades, traded.curve, opened_ms, cells.action[changed], cells.strength[changed])

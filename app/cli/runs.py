@@ -20,6 +20,7 @@ from app.domain.runs import Method, RunSpec, RunState, UnitState
 from app.errors import ConfigurationError
 from app.operations import Operations
 from app.operations_compare import LiveComparison, RunComparison, compare_live, compare_runs
+from app.operations_report import build_report
 from app.operations_runs import (
     Watch,
     cancel,
@@ -32,13 +33,20 @@ from app.operations_runs import (
     start,
     with_a_node,
 )
+from app.runs.metrics import Metrics
 from app.runs.planning import Plan
+from app.runs.report.document import Document
+from app.runs.report.html import to_html
+from app.runs.report.table import to_csv
 from app.runs.specification import read_spec
 from app.storage import runs
 from app.storage.runs import Progress as RunProgress
 from app.storage.runs import Run, dump_spec
 
 cli = typer.Typer(help="Start, watch and steer batch runs.", no_args_is_help=True)
+
+#: Units that `report` prints; all of them are in the page, in CSV and in JSON.
+RANKED = 20
 
 #: Seconds between two looks at a run, and between two lines where there is no terminal.
 LOOK_EVERY_S, LINE_EVERY_S = 0.25, 5.0
@@ -113,7 +121,7 @@ def show(
     for warning in found.warnings:
         say(f"warning: {warning}", style="yellow")
     rows = [{**unit, **_figures(unit["metrics"])} for unit in units]
-    columns = ("number", "strategy", "params", "symbol", "candles", "state", "return_percent", "trades", "elapsed_ms")
+    columns = ("number", "strategy", "params", "symbol", "candles", "state", *_figures(None))
     failed = ("error",) if any(unit["error"] for unit in units) else ()
     print_rows(rows, (*columns, *failed), as_json=False, empty="No such units.")
 
@@ -157,6 +165,42 @@ def retry(run: RunId, failed: Annotated[bool, typer.Option("--failed", help="Tho
     with operating() as operations:
         count = retry_failed(operations, run)
     err.print(f"{count} units of run {run} are executed again.", highlight=False)
+
+
+@cli.command()
+def report(
+    run: RunId,
+    html: Annotated[Path | None, typer.Option(help="Write one self-contained page there.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write the figures of all units there, a row each.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Report on a run: ranking with deflated Sharpe ratios, curves, data, versions."""
+    with operating() as operations:
+        document = build_report(operations, run)
+    if html is not None:
+        html.write_text(to_html(document), encoding="utf-8")
+    if csv is not None:
+        csv.write_text(to_csv(document), encoding="utf-8")
+    if as_json:
+        print_json(document.model_dump(mode="json"))
+        return
+    for path in filter(None, (html, csv)):
+        say(f"Written: {path}")
+    _print_ranking(document)
+
+
+def _print_ranking(document: Document) -> None:
+    rows = [
+        {"unit": unit.label, "symbol": unit.symbol, "state": unit.state, **_figures(_plain(unit.metrics))}
+        | ({"deflated": unit.deflated.probability, "trials": unit.deflated.trials} if unit.deflated else {})
+        for unit in document.units[:RANKED]
+    ]
+    columns = ("unit", "symbol", "state", "return_percent", "sharpe", "deflated", "trials", "max_drawdown_percent")
+    print_rows(rows, (*columns, "trades"), as_json=False, empty="No units.")
+
+
+def _plain(metrics: Metrics | None) -> dict[str, Any] | None:
+    return None if metrics is None else metrics.model_dump()
 
 
 @cli.command()
@@ -319,7 +363,8 @@ def _row(run: Run, progress: RunProgress) -> dict[str, Any]:
 
 def _figures(metrics: dict[str, Any] | None) -> dict[str, Any]:
     known = metrics or {}
-    return {"return_percent": known.get("total_return_percent"), "trades": known.get("trades")}
+    names = ("total_return_percent", "sharpe", "max_drawdown_percent", "trades")
+    return {name.removeprefix("total_"): known.get(name) for name in names}
 
 
 def _read_grid(given: Any) -> dict[str, list[Any]]:

@@ -536,7 +536,7 @@ unit_signals = Table(
     PrimaryKeyConstraint("run_id", "unit"),
 )
 
-#: The curve of each unit, sampled: close times in epoch ms, equity in quote currency, exposure as a share, close.
+#: The curve of each unit, sampled: close times in epoch ms, equity in quote currency, how far below its peak, close.
 unit_equity = Table(
     "unit_equity",
     metadata,
@@ -544,7 +544,7 @@ unit_equity = Table(
     _required("unit", Integer()),
     _required("closed_ms", ARRAY(BigInteger)),
     _required("equity", ARRAY(Double)),
-    _required("exposure", ARRAY(Double)),
+    _required("drawdown_percent", ARRAY(Double)),
     _required("close", ARRAY(Double)),
     PrimaryKeyConstraint("run_id", "unit"),
 )

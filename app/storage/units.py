@@ -20,6 +20,7 @@ from psycopg.types.json import Jsonb
 
 from app.domain.candles import Timeframe
 from app.domain.runs import Method, RunLimits, RunState, Unit, UnitState, Variant
+from app.runs.report.sampling import sample
 from app.runs.shapes import Curve, IntArray, Trade
 from app.storage.arrays import FLOAT8, INT2, INT8
 from app.storage.copying import array, build_rows, copy_rows, floats, ints, moments, word
@@ -79,9 +80,6 @@ _COMPLETE = """
 
 _RUN = 'SELECT state, timeframe, from_time, to_time, "window", hard_limit_s, spec FROM runs WHERE id = %(run)s'
 _VARIANT = "SELECT * FROM variants WHERE run_id = %(run)s AND number = %(number)s"
-
-#: Points of a unit's curve that are kept.
-CURVE_POINTS = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,11 +266,10 @@ def _build_signals(run: int, unit: int, results: Results) -> bytes:
 
 
 def _build_curve(run: int, unit: int, results: Results) -> bytes:
-    curve = results.curve
-    kept = np.unique(np.linspace(0, len(curve.close) - 1, CURVE_POINTS).round().astype(int))
-    columns = (curve.times_ms, curve.equity, curve.exposure, curve.close)
+    kept = sample(results.curve)
+    columns = (kept.times_ms, kept.equity, kept.drawdown_percent, kept.close)
     kinds = (INT8, FLOAT8, FLOAT8, FLOAT8)
-    return _array_row(run, unit, [(kind, column[kept]) for kind, column in zip(kinds, columns, strict=True)])
+    return _array_row(run, unit, [(kind, np.array(column)) for kind, column in zip(kinds, columns, strict=True)])
 
 
 def _array_row(run: int, unit: int, arrays: Any) -> bytes:
@@ -284,5 +281,5 @@ _TRADE_COLUMNS = "number opened_at closed_at side quantity entry_price exit_pric
 _TABLES = (
     ("unit_trades", tuple(_TRADE_COLUMNS.split()), _build_trades),
     ("unit_signals", ("opened_ms", "action", "strength"), _build_signals),
-    ("unit_equity", ("closed_ms", "equity", "exposure", "close"), _build_curve),
+    ("unit_equity", ("closed_ms", "equity", "drawdown_percent", "close"), _build_curve),
 )

@@ -126,7 +126,7 @@ def _results() -> None:
         "unit_equity",
         *_required("run_id", "unit"),
         *_arrays("closed_ms", kind=sa.BigInteger),
-        *_arrays("equity", "exposure", "close", kind=sa.Double),
+        *_arrays("equity", "drawdown_percent", "close", kind=sa.Double),
         sa.PrimaryKeyConstraint("run_id", "unit", name=op.f("pk_unit_equity")),
     )
 

@@ -1,0 +1,133 @@
+"""The report of a run: gathered from what is stored, built by `app.runs.report`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+from app.domain.runs import UnitState
+from app.operations import Operations
+from app.runs.deflation import Trial, Tried, count_trials, deflate
+from app.runs.metrics import Metrics
+from app.runs.report.document import DataRange, Document, RunSummary, UnitReport, build_document
+from app.runs.report.sampling import SampledCurve
+from app.storage import run_reports as stored
+from app.storage import runs
+from app.storage.runs import Run, dump_spec
+
+#: Units whose curve is drawn: more cannot be told apart on a page.
+MOST_CURVES = 100
+
+#: Packages whose version a result depends on.
+PACKAGES = ("candlefleet", "numpy", "TA-Lib")
+
+
+def build_report(operations: Operations, run_id: int) -> Document:
+    """Gather everything that is told of a run, finished or not.
+
+    Raises:
+        ConfigurationError: there is none of that number.
+    """
+    with operations.reading() as connection:
+        run = runs.load_run(connection, run_id)
+        progress = runs.load_progress(connection, run_id)
+        rows = stored.load_units(connection, run_id)
+        spec = run.spec
+        earlier = stored.load_earlier(connection, run_id, spec.timeframe, spec.from_time, spec.to_time)
+        curves = stored.load_curves(connection, run_id, _best(rows))
+        data = _data(connection, run)
+    tried = count_trials([_trial_of(run, row) for row in rows], [_trial(run, row) for row in earlier])
+    counts = progress.units
+    return build_document(
+        made_at=datetime.now(UTC),
+        run=RunSummary(
+            id=run.id,
+            kind=spec.kind.value,
+            state=progress.state.value,
+            created_at=run.created_at,
+            finished_at=run.finished_at,
+            units=run.units,
+            succeeded=counts[UnitState.SUCCEEDED],
+            failed=counts[UnitState.FAILED],
+            cancelled=counts[UnitState.CANCELLED],
+            candles=progress.candles,
+        ),
+        spec=dump_spec(spec),
+        data=data,
+        versions={name: version(name) for name in PACKAGES},
+        units=[_unit(run, row, curves.get(row["number"]), tried) for row in rows],
+    )
+
+
+def _best(rows: Sequence[stored.Row]) -> list[int]:
+    """Return the units with the highest Sharpe ratio, those without one last."""
+    known = [row for row in rows if row["metrics"]]
+    ranked = sorted(known, key=lambda row: (row["metrics"]["sharpe"] is None, -(row["metrics"]["sharpe"] or 0.0)))
+    return [row["number"] for row in ranked[:MOST_CURVES]]
+
+
+def _unit(run: Run, row: stored.Row, curve: stored.Row | None, tried: Tried) -> UnitReport:
+    metrics = _metrics(row["metrics"])
+    return UnitReport(
+        id=row["number"],
+        strategy=row["strategy"],
+        revision=row["revision"],
+        params=row["params"],
+        symbol=row["symbol"],
+        timeframe=run.spec.timeframe,
+        state=row["state"],
+        error=f"{row['error_class']}: {row['error']}" if row["error_class"] else None,
+        metrics=metrics,
+        deflated=deflate(metrics, tried) if metrics else None,
+        curve=None if curve is None else _curve(curve),
+    )
+
+
+def _metrics(values: dict[str, Any] | None) -> Metrics | None:
+    return Metrics.model_validate(values) if values else None
+
+
+def _curve(row: stored.Row) -> SampledCurve:
+    return SampledCurve(
+        times_ms=tuple(row["closed_ms"]),
+        equity=tuple(row["equity"]),
+        drawdown_percent=tuple(row["drawdown_percent"]),
+        close=tuple(row["close"]),
+    )
+
+
+def _trial_of(run: Run, row: stored.Row) -> Trial:
+    metrics = row["metrics"] or {}
+    own = {"from_time": run.spec.from_time, "to_time": run.spec.to_time, "sharpe": metrics.get("sharpe_per_candle")}
+    return _trial(run, {**row, **own})
+
+
+def _trial(run: Run, row: stored.Row) -> Trial:
+    since, until = (round(row[name].timestamp() * 1000) for name in ("from_time", "to_time"))
+    identity = json.dumps([row["implementation"], row["fingerprint"], row["params"]], sort_keys=True)
+    return Trial(row["symbol"], run.spec.timeframe, since, until, identity, row["sharpe"])
+
+
+def _data(connection: Any, run: Run) -> list[DataRange]:
+    spec, length = run.spec, run.spec.timeframe.duration
+    range_ = (spec.timeframe, [each.symbol for each in run.series], spec.from_time, spec.to_time)
+    ends = stored.load_ends(connection, *range_)
+    broken = [each.symbol for each in run.series if each.missing]
+    gaps = stored.load_gaps(connection, spec.timeframe, broken, spec.from_time, spec.to_time) if broken else {}
+    return [
+        DataRange(
+            symbol=each.symbol,
+            timeframe=spec.timeframe,
+            from_time=ends[each.symbol].first,
+            to_time=ends[each.symbol].last + length,
+            candles=each.candles,
+            gaps=gaps[each.symbol].number if each.symbol in gaps else 0,
+            missing=each.missing,
+            longest_gap_s=gaps[each.symbol].longest_s if each.symbol in gaps else 0.0,
+        )
+        for each in run.series
+        if each.symbol in ends
+    ]
