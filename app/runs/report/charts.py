@@ -20,6 +20,9 @@ SIZE = 1000
 #: Bars of a histogram at most.
 MOST_BARS = 40
 
+#: Share of holding that must be within the scale for it to be drawn: slices of a line tell nothing.
+LEAST_SEEN = 0.8
+
 #: Cells of a curve drawn in a table cell.
 SPARK_POINTS = 40
 
@@ -30,7 +33,7 @@ class CurveChart:
 
     equity: str
     hold: str
-    """May leave the square: the page cuts it off."""
+    """May leave the square: the page cuts it off. Empty where little of it would be left."""
     drawdown: str
     returns: list[Tick]
     """Of the upper part, percent; shares from the bottom."""
@@ -68,13 +71,15 @@ class Histogram:
 def draw_curve(curve: SampledCurve) -> CurveChart:
     """Build the chart of one unit."""
     gained, held = _returns(curve.equity), _returns(curve.close)
-    scale, marks = round_scale(*_seen(gained, held))
+    low, high = _seen(gained, held)
+    fits = sum(low <= value <= high for value in held) >= LEAST_SEEN * len(held)
+    scale, marks = round_scale(low, high) if fits else round_scale(min(*gained, 0.0), max(*gained, 0.0))
     deepest, falls = round_scale(0.0, max(*curve.drawdown_percent, 0.1), 2)
     places = _places(curve.times_ms)
     line = _path(places, [1 - deepest.share(value) for value in curve.drawdown_percent])
     return CurveChart(
         equity=_path(places, map(scale.share, gained)),
-        hold=_path(places, map(scale.share, held)),
+        hold=_path(places, map(scale.share, held)) if fits else "",
         drawdown=f"{line}L{SIZE} 0L0 0Z",
         returns=_ticks(scale, marks),
         falls=[Tick(deepest.share(value), number(-value, _digits(falls))) for value in falls],

@@ -97,11 +97,11 @@ def test_a_curve_is_drawn_where_it_belongs() -> None:
 
 def test_a_market_that_soars_does_not_flatten_the_units_own_line() -> None:
     chart = draw_curve(sample(curve([100.0, 110.0, 110.0], close=[10.0, 20.0, 100.0])))
-    assert [tick.label for tick in chart.returns] == ["0", "5", "10", "15", "20"]
-    assert chart.equity == "M0 1000L500 500L1000 500"
-    assert chart.hold.endswith("L1000 -44000")  # 900 %, far above the square
-    sinking = draw_curve(sample(curve([100.0, 110.0, 110.0], close=[100.0, 20.0, 10.0])))
-    assert [tick.label for tick in sinking.returns] == ["\u221210", "\u22125", "0", "5", "10"]
+    assert [tick.label for tick in chart.returns] == ["0.0", "2.5", "5.0", "7.5", "10.0"]
+    assert (chart.equity, chart.hold) == ("M0 1000L500 0L1000 0", "")
+    mostly = draw_curve(sample(curve([100.0, *[110.0] * 5], close=[10.0, *[11.0] * 4, 100.0])))
+    assert [tick.label for tick in mostly.returns] == ["0", "5", "10", "15", "20"]
+    assert mostly.hold.endswith("L1000 -44000"), "900 %, far above the square"
     flat = draw_curve(sample(curve([100.0, 100.0], close=[10.0, 20.0])))
     assert flat.hold == "M0 1000L1000 0"
 
