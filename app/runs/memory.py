@@ -29,6 +29,19 @@ def forgets_within(strategy: Strategy, window: int) -> bool:
     return all(_memory(indicator) + strategy.reach <= window for indicator in strategy.declared.values())
 
 
+def candles_remembered(strategy: Strategy, window: int) -> int:
+    """Return how many candles a strategy's answer about the last one depends on, `window` at most.
+
+    Args:
+        strategy: any; of one that declares no indicator nothing is known, and it is given the whole window.
+        window: candles of a worker's window.
+    """
+    if not strategy.declared:
+        return window
+    remembered = max(_memory(indicator) for indicator in strategy.declared.values()) + strategy.reach
+    return min(window, max(remembered, strategy.warmup))
+
+
 def _memory(indicator: Indicator) -> int:
     """Return after how many candles an indicator has forgotten."""
     return indicator.settled if indicator.name in _FINITE else math.ceil(indicator.settled * _TIMES)
