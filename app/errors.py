@@ -7,7 +7,7 @@ expected: they are logged without a traceback.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class CandlefleetError(Exception):
@@ -16,6 +16,18 @@ class CandlefleetError(Exception):
 
 class ConfigurationError(CandlefleetError):
     """Settings, a definition file or the command line are wrong: stop at boot (exit code 2)."""
+
+
+class ParamsError(ConfigurationError):
+    """Params of a strategy that cannot be used.
+
+    Args:
+        problems: for each where in the params it is, key by key, and what is wrong.
+    """
+
+    def __init__(self, problems: Sequence[tuple[tuple[str, ...], str]]) -> None:
+        super().__init__("; ".join(f"{'.'.join(path)}: {text}" for path, text in problems))
+        self.problems = tuple(problems)
 
 
 class PermanentError(CandlefleetError):
@@ -44,6 +56,10 @@ class RejectedStrategyError(PermanentError):
 
 class JobExpiredError(PermanentError):
     """A job was delivered when its candle was out of date."""
+
+
+class TimeframeError(ConfigurationError, PermanentError):
+    """A strategy was asked about a timeframe that its higher timeframes cannot be made from."""
 
 
 class TransientError(CandlefleetError):
@@ -85,6 +101,10 @@ class MemoryLimitError(StrategyError):
 
 class InvalidSignalError(StrategyError):
     """A strategy returned signals of the wrong type, shape, length or range."""
+
+
+class UnknownIndicatorError(StrategyError):
+    """A strategy looked up an indicator that it has not declared."""
 
 
 class JobTimeoutError(BaseException):

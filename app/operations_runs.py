@@ -105,10 +105,12 @@ def start(operations: Operations, spec: RunSpec) -> Started:
 def estimate(operations: Operations, spec: RunSpec, planned: Plan) -> Estimate:
     """Estimate what a plan costs, from units of earlier runs, else from live jobs."""
     with operations.reading() as connection:
-        known = runs.load_costs(connection, {variant.implementation for variant in planned.variants})
+        is_evaluation = planned.evaluation is not None
+        implementations = {variant.implementation for variant in planned.variants}
+        known = {} if is_evaluation else runs.load_costs(connection, implementations)
         jobs = {each.strategy_id: each.mean_ms for each in load_samples(connection, load_complete(connection))}
         slots = count_slots(connection, operations.settings.silence, [BATCH_QUEUE])
-    window = 1 if spec.method is Method.WINDOWS else operations.settings.worker.window
+    window = 1 if is_evaluation or spec.method is Method.WINDOWS else operations.settings.worker.window
     costs = [_cost_ms(variant, known, jobs, window) for variant in planned.variants]
     unknown = {v.implementation for v, cost in zip(planned.variants, costs, strict=True) if cost is None}
     if unknown:

@@ -129,6 +129,9 @@ class WorkerSettings(Group):
     cached_series: Annotated[int, Field(ge=1)] = 512
     """Most (symbol, timeframe) windows kept per slot, least recently used dropped first.
     512 windows of 512 candles take about 25 MB."""
+    cached_strategies: Annotated[int, Field(ge=1)] = 2000
+    """Most strategies (each revision counts) kept per slot, least recently used closed and dropped first. A built-in
+    takes a few KB; lower it where strategies hold much."""
     timeout_ms: Annotated[int, Field(ge=1)] = 5000
     """Soft limit of one job when its definition states none."""
     hard_grace_s: Annotated[float, Field(gt=0)] = 5.0
@@ -273,7 +276,7 @@ class RunSettings(Group):
     leave behind; a grid of more is usually a mistake."""
     cached_candles: Annotated[int, Field(ge=1)] = 500_000
     """Candles of runs that a slot keeps between units, least recently used series dropped first; 500,000 take 24 MB."""
-    cached_mb: Annotated[int, Field(ge=1)] = 64
+    cached_mb: Annotated[int, Field(ge=1)] = 32
     """Indicators of the newest series that a slot keeps between units, MB: the units of a grid share them."""
     nice: Annotated[int, Field(ge=0, le=19)] = 10
     """How much lower the priority of the slots of a node is that serves only runs: live slots get the cores at once."""
@@ -364,6 +367,11 @@ class Settings(BaseSettings):
     def silence(self) -> timedelta:
         """Time without a sign of life after which a node counts as gone."""
         return timedelta(seconds=self.worker.heartbeat_s * MISSED_BEATS)
+
+    @property
+    def action_stream(self) -> str:
+        """Key of the Redis Stream of order intents."""
+        return self.broker.key_prefix + self.actions.stream
 
     @property
     def rules(self) -> DecisionRules:

@@ -38,6 +38,7 @@ from workers.evaluation import Evaluating
 from workers.runtime.limits import clock
 from workers.runtime.memory import MemoryLimit, resident_kib
 from workers.runtime.spans import SpanCache, VariantCache
+from workers.runtime.surroundings import kept
 from workers.stints import STINT_S, Lookout, StoppedError, Within, error_text
 
 log = structlog.get_logger()
@@ -121,6 +122,8 @@ class _Work:
         return STINT_S - (time.perf_counter() - self._began_at)
 
     def _claim(self) -> list[Claimed]:
+        if any(end.state is UnitState.PENDING for end in self._ends):
+            self._record()  # what is to be tried again can be claimed again
         most = min(self._run.limits.batch_size, self._expected())
         return self._within(lambda driver: claim_units(driver, self._stint, most)) or self._adopt()
 
@@ -177,10 +180,10 @@ class _Work:
         variant, strategy = self._variants.find(run.id, unit.variant)
         span = self._spans.span(run, unit.symbol)
         watch = _Watch(run.limits.unit_timeout_ms(unit.candles), self._lookout.look)
-        with clock.running(), self._memory.guarding():
+        with kept() as surroundings, clock.running(), self._memory.guarding():
             self._memory.allow(run.limits.memory_mb)
             try:
-                cells = evaluate_span(strategy, span, run.method, watch.look)
+                cells = surroundings.run(evaluate_span, strategy, span, run.method, watch.look)
             finally:
                 clock.end()
         return _results(span, cells, trade(span, cells, variant.trading))

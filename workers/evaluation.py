@@ -32,6 +32,7 @@ from app.strategies.sdk import Strategy
 from workers.runtime.limits import clock
 from workers.runtime.memory import MemoryLimit, resident_kib
 from workers.runtime.spans import VariantCache
+from workers.runtime.surroundings import Surroundings, kept
 from workers.runtime.windows import to_ms
 from workers.stints import STINT_S, Lookout, StoppedError, Within, error_text
 
@@ -129,8 +130,10 @@ class Evaluating:
     def _evaluate(self, claimed: ClaimedSlice, windows: Iterator[Bars | None]) -> SliceEnd:
         """Evaluate a slice, or the first of its markets: the time is up, the others are left to another claim."""
         began, cpu = time.perf_counter(), time.process_time()
-        work = _SliceWork(claimed.slice, self._run, [self._find(number) for number in claimed.slice.variants])
-        with clock.running(), work.memory.guarding():
+        strategies = [self._find(number) for number in claimed.slice.variants]
+        memory = MemoryLimit()
+        with kept() as surroundings, clock.running(), memory.guarding():
+            work = _SliceWork(claimed.slice, self._run, strategies, surroundings, memory)
             for _ in claimed.slice.symbols:
                 work.ask_all(next(windows))
                 self._lookout.look()
@@ -150,8 +153,16 @@ class Evaluating:
 class _SliceWork:
     """The units of one slice: each variant asked about each market."""
 
-    def __init__(self, asked: Slice, run: StoredRun, strategies: Sequence[Strategy | ConfigurationError]) -> None:
-        self.memory = MemoryLimit()
+    def __init__(
+        self,
+        asked: Slice,
+        run: StoredRun,
+        strategies: Sequence[Strategy | ConfigurationError],
+        surroundings: Surroundings,
+        memory: MemoryLimit,
+    ) -> None:
+        self._surroundings = surroundings
+        self._memory = memory
         self._slice = asked
         self._run = run
         self._strategies = strategies
@@ -165,7 +176,7 @@ class _SliceWork:
 
     def ask_all(self, bars: Bars | None) -> None:
         """Ask every strategy about the next market."""
-        self.memory.allow(self._run.limits.memory_mb)
+        self._memory.allow(self._run.limits.memory_mb)
         cache = IndicatorCache(bars) if bars is not None and bars.open_time[-1] >= self._from_ms else None
         for place, cells in enumerate(self._cells):
             cells.append(STALE if cache is None else self._ask(place, cache))
@@ -179,7 +190,7 @@ class _SliceWork:
             except (TransientError, StoppedError):
                 raise
             except BaseException as raised:  # user code may raise anything
-                error = self.memory.explain(raised)
+                error = self._memory.explain(raised)
                 if attempt == most or isinstance(error, _FINAL):
                     return self._fail(place, attempt, error)
         raise AssertionError("unreachable")
@@ -189,11 +200,11 @@ class _SliceWork:
             raise strategy
         bars = cache.bars
         opened_ms, price = bars.open_time.item(-1), bars.close.item(-1)
-        if len(bars) < strategy.warmup:
+        if len(bars) < (strategy.warmups.get(bars.timeframe) or strategy.warmup):
             return build_empty_cell(UnitStatus.SHORT_HISTORY, opened_ms, price)
         clock.begin(self._run.limits.timeout_ms)
         try:
-            return build_cell(evaluate(strategy, bars, cache), opened_ms, price)
+            return build_cell(self._surroundings.run(evaluate, strategy, bars, cache), opened_ms, price)
         finally:
             clock.end()
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from app.domain.base import explain
+from app.domain.candles import Timeframe
 from app.domain.runs import Evaluation, Method, RunKind, RunSpec, Series, Unit, Variant
 from app.domain.strategies import StrategyDefinition, Trading
 from app.errors import ConfigurationError, did_you_mean
@@ -178,29 +179,38 @@ class Planner:
     def _combined(
         self, source: Source, cls: type[Strategy], grid: Mapping[str, Sequence[Any]], trading: Trading, spec: RunSpec
     ) -> Iterator[Variant]:
-        definition, refused, made = source.definition, list[str](), 0
+        definition, timeframe, refused, made = source.definition, spec.timeframe, list[str](), 0
         for values in product(*grid.values()):
             params = {**definition.params, **dict(zip(grid, values, strict=True))}
             strategy, problems = build(cls, params, definition.name)
-            if strategy is not None and strategy.warmup > self._window:
-                problems = [Problem((), f"needs {strategy.warmup} candles of warm-up, the window is {self._window}")]
+            if strategy is not None:
+                problems = list(self._refusals(strategy, timeframe))
             if strategy is None or problems:
                 refused.append(f"{dict(zip(grid, values, strict=True))}: {'; '.join(map(str, problems))}")
                 continue
             made += 1
-            self._needed = max(self._needed, candles_remembered(strategy, self._window))
+            self._needed = max(self._needed, candles_remembered(strategy, self._window, spec.timeframe))
             self._warn_of_memory(strategy, spec)
             yield self._variant(source, strategy, trading)
         self._tell_refused(definition.name, refused, made)
 
+    def _refusals(self, strategy: Strategy, timeframe: Timeframe) -> Iterator[Problem]:
+        needed = strategy.warmups.get(timeframe)
+        if needed is None:
+            yield Problem((), f"cannot work on {timeframe} candles: they do not make those of its higher timeframes")
+        elif needed > self._window:
+            yield Problem((), f"needs {needed} candles of warm-up, the window is {self._window}")
+
     def _variant(self, source: Source, strategy: Strategy, trading: Trading) -> Variant:
-        definition = source.definition
+        definition, params = source.definition, strategy.params
+        own, _ = build(type(strategy), definition.params, definition.name)
+        is_revision = own is not None and own.params == params
         return Variant(
             strategy=definition.name,
             strategy_id=source.strategy_id,
-            revision=source.revision,
+            revision=source.revision if is_revision else None,
             implementation=definition.implementation,
-            params=strategy.params.model_dump(mode="json"),
+            params=params.model_dump(mode="json"),
             trading=trading,
             fingerprint=str(take_fingerprint(strategy, self._registry.allowed_modules)),
             category=definition.category,
@@ -220,8 +230,9 @@ class Planner:
             f"{strategy.name}: its indicators remember more than the window of {self._window} candles, so a few "
             "answers may differ from live ones; method = 'windows' gives exactly those, far more slowly"
         )
-        is_live = spec.kind is RunKind.EVALUATE or spec.method is Method.WINDOWS or not strategy.vectorised
-        if not is_live and not forgets_within(strategy, self._window) and warning not in self._warnings:
+        is_windowed = spec.kind is RunKind.EVALUATE or spec.method is Method.WINDOWS or not strategy.vectorised
+        is_exact = is_windowed or forgets_within(strategy, self._window, spec.timeframe)
+        if not is_exact and warning not in self._warnings:
             self._warnings.append(warning)
 
 

@@ -26,7 +26,7 @@ from app.storage.copying import build_rows, copy_rows, ints, word
 from app.storage.engine import driver_of
 from app.storage.run_closing import close_run
 from app.storage.schema import runs, slices, units, variants
-from app.storage.slices import save_slices
+from app.storage.slices import retry_failed, save_slices
 
 #: Units written in one COPY.
 _ROWS = 10_000
@@ -272,9 +272,10 @@ def cancel_units(connection: Connection, run_id: int) -> int:
 
 def retry_units(connection: Connection, run_id: int) -> int:
     """Make the failed units of a run pending again; return how many."""
+    evaluations = retry_failed(driver_of(connection), run_id)
     failed = units.c.run_id == run_id, units.c.state == UnitState.FAILED.value
     values = {"state": UnitState.PENDING.value, "attempts": 0, "error_class": None, "error": None, "finished_at": None}
-    return connection.execute(update(units).where(*failed).values(**values)).rowcount
+    return evaluations + connection.execute(update(units).where(*failed).values(**values)).rowcount
 
 
 def load_open(connection: Connection) -> list[OpenRun]:

@@ -86,6 +86,21 @@ _SPLIT = """
     FROM whole, next, unnest(whole.symbols) WITH ORDINALITY AS m(symbol, place), unnest(whole.variants) AS v(variant)
 """
 
+#: Failed units become slices of their own; what they failed of is forgotten.
+_RETRY = """
+    WITH again AS (DELETE FROM evaluation_errors WHERE run_id = %(run)s RETURNING unit),
+         total AS (SELECT count(*)::int AS variants FROM variants WHERE run_id = %(run)s),
+         next AS (SELECT max(number) + 1 AS number FROM slices WHERE run_id = %(run)s)
+    INSERT INTO slices (run_id, number, first_market, symbols, variants)
+    SELECT %(run)s, next.number + row_number() OVER (ORDER BY again.unit) - 1, again.unit / total.variants,
+           ARRAY[s.symbols[again.unit / total.variants - s.first_market + 1]], ARRAY[again.unit %% total.variants]
+    FROM again CROSS JOIN total CROSS JOIN next CROSS JOIN LATERAL (
+        SELECT symbols, first_market FROM slices
+        WHERE run_id = %(run)s AND again.unit %% total.variants = ANY(variants)
+          AND again.unit / total.variants BETWEEN first_market AND first_market + cardinality(symbols) - 1
+        ORDER BY number LIMIT 1) AS s
+"""
+
 _COLUMNS = ("run_id", "number", "first_market", "symbols", "variants")
 
 _KINDS: dict[str, Kind] = {
@@ -157,6 +172,12 @@ def split_slice(driver: DriverConnection[Any], stint: dict[str, Any], number: in
 def release_slices(driver: DriverConnection[Any], stint: dict[str, Any]) -> None:
     """Give back what was claimed and not recorded."""
     driver.execute(_RELEASE, stint)
+
+
+def retry_failed(driver: DriverConnection[Any], run: int) -> int:
+    """Make the failed units of an evaluate run pending again, in the caller's transaction; return how many."""
+    driver.execute(_HOLD, {"run": run})
+    return driver.execute(_RETRY, {"run": run}).rowcount
 
 
 def record_slices(

@@ -61,13 +61,12 @@ def load_series(data: Path | None, markets: int, candles: int) -> tuple[list[Bar
     Args:
         data: candle files; None generates.
         markets: how many are wanted.
-        candles: of each.
+        candles: of each at most; generated series are long enough.
 
     Returns:
-        Series of one timeframe, each long enough for a stretch, and where they came from.
+        Series of one timeframe, and where they came from.
 
     Raises:
-        ConfigurationError: no series of the files is long enough.
         FeedError: the files cannot be read.
     """
     if data is None:
@@ -76,7 +75,10 @@ def load_series(data: Path | None, markets: int, candles: int) -> tuple[list[Bar
     series: dict[tuple[str, Timeframe], deque[Candle]] = {}
     for candle in (candle for batch in feed.batches() for candle in batch):
         series.setdefault((candle.symbol, candle.timeframe), deque(maxlen=MOST_CANDLES)).append(candle)
-    return _of_one_timeframe([Bars.from_candles(list(each)) for each in series.values()], candles), feed.source
+    timeframes = [timeframe for _, timeframe in series]
+    usual = max(dict.fromkeys(timeframes), key=timeframes.count)
+    wanted = (each for (_, timeframe), each in series.items() if timeframe is usual)
+    return [Bars.from_candles(list(each)) for each in wanted], feed.source
 
 
 def _generate(markets: int, candles: int) -> list[Bars]:
@@ -84,17 +86,6 @@ def _generate(markets: int, candles: int) -> list[Bars]:
     length = candles + STEP * (-(-markets // len(names)) - 1)
     batches = GeneratedFeed(names, GENERATED, length, SEED, START).batches()
     return [Bars.from_candles(series) for series in zip(*batches, strict=True)]
-
-
-def _of_one_timeframe(series: Sequence[Bars], candles: int) -> list[Bars]:
-    """Return the series that are long enough, of the timeframe that has most of them."""
-    long = [each for each in series if len(each) >= candles]
-    if not long:
-        most = max((len(each) for each in series), default=0)
-        raise ConfigurationError(f"--data: expected a series of {candles} candles or more, found {most} at most")
-    timeframes = [each.timeframe for each in long]
-    usual = max(dict.fromkeys(timeframes), key=timeframes.count)
-    return [each for each in long if each.timeframe is usual]
 
 
 def write_markets(
@@ -108,12 +99,19 @@ def write_markets(
         markets: how many.
         candles: of each.
         source: of the series.
+
+    Raises:
+        ConfigurationError: no series is long enough.
     """
+    long = [each for each in series if len(each) >= candles]
+    if not long:
+        most = max(len(each) for each in series)
+        raise ConfigurationError(f"{source}: expected a series of {candles} candles or more, found {most} at most")
     timeframe = series[0].timeframe
     last_ms = max(int(each.open_time[-1]) for each in series)
     step_ms = round(timeframe.duration.total_seconds() * 1000)
     opened_ms = last_ms - step_ms * np.arange(candles - 1, -1, -1, dtype=np.int64)
-    stretches = _cut(series, markets, candles)
+    stretches = _cut(long, markets, candles)
     symbols: list[str] = []
     while part := list(islice(stretches, _MARKETS)):
         symbols += [symbol for symbol, _ in part]

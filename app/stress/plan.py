@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from app.domain.candles import Timeframe
 from app.domain.strategies import StrategyDefinition
 from app.errors import CandlefleetError, ConfigurationError, did_you_mean
 from app.runs.memory import candles_remembered
@@ -58,13 +59,16 @@ def choose_strategies(known: Sequence[StrategyDefinition], names: Sequence[str])
     return [by_name[name] for name in dict.fromkeys(names)] or list(known)
 
 
-def candles_needed(definitions: Sequence[StrategyDefinition], registry: Registry, window: int) -> int:
+def candles_needed(
+    definitions: Sequence[StrategyDefinition], registry: Registry, window: int, timeframe: Timeframe
+) -> int:
     """Return how many candles of a market these strategies read.
 
     Args:
         definitions: of the strategies.
         registry: what may be loaded.
         window: candles of a worker's window.
+        timeframe: of the candles.
     """
     built = (registry.create(each.implementation, each.params, name=each.name) for each in definitions)
-    return max(candles_remembered(strategy, window) for strategy in built)
+    return max(candles_remembered(strategy, window, timeframe) for strategy in built)

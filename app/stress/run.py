@@ -90,8 +90,9 @@ class _Stress:
 
     def _write(self) -> Markets:
         began, settings, plan = time.monotonic(), self._deployment.settings, self._plan
-        needed = candles_needed(self._strategies, Registry(settings.strategies.modules), settings.worker.window) + SPARE
-        series, source = load_series(plan.data, plan.size.markets, needed)
+        window, registry = settings.worker.window, Registry(settings.strategies.modules)
+        series, source = load_series(plan.data, plan.size.markets, window + SPARE)
+        needed = candles_needed(self._strategies, registry, window, series[0].timeframe) + SPARE
         with self._operations.engine.connect() as connection:
             driver = driver_of(connection)
             driver.set_autocommit(True)
