@@ -241,7 +241,6 @@ def _levels(candidate: Candidate, rules: SelectionRules) -> tuple[float, float]:
 
 
 def _rank(candidate: Candidate) -> tuple[float | str, ...]:
-    edge, stop, target = candidate.edge_percent, candidate.stop or 0.0, candidate.target or 0.0
+    symbol, strategy, category, action, edge, strength, price, stop, target = candidate
     known = -math.inf if edge is None or math.isnan(edge) else edge
-    names = (candidate.symbol, candidate.strategy, candidate.category)
-    return (-known, -candidate.strength, *names, candidate.action, candidate.price, stop, target)
+    return -known, -strength, symbol, strategy, category, action, price, stop or 0.0, target or 0.0

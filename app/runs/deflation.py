@@ -86,7 +86,7 @@ def deflate(metrics: Metrics, tried: Tried) -> DeflatedSharpe | None:
     if sharpe is None or skew is None or kurtosis is None:
         return None
     benchmark = expected_maximum(tried.trials, tried.variance)
-    probability = probabilistic_sharpe(sharpe, benchmark, metrics.candles - 1, skew, kurtosis)
+    probability = probabilistic_sharpe(sharpe, benchmark, metrics.returns, skew, kurtosis)
     if probability is None:
         return None
     per_year = metrics.periods_per_year

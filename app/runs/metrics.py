@@ -61,6 +61,8 @@ class Metrics(Value):
     """Total return less buy-and-hold, percentage points."""
     ruined: bool
     """Whether the equity was used up; it counts as 0 from then on."""
+    returns: int
+    """Candles that have a return: all but the first, up to ruin."""
     sharpe_per_candle: float | None
     """Not annualised: what is deflated."""
     skew: float | None
@@ -82,17 +84,18 @@ def compute(
             252 sessions of 6.5 hours. None takes the candles per year that the curve itself has, gaps included.
 
     Raises:
-        ValueError: no candle, columns of different length, a value that is not finite, a close that is not above 0,
-            a capital that is not above 0, or times that do not ascend.
+        ValueError: no candle, columns of different length, a value that is not finite, a close, a capital or hours
+            that are not above 0, or times that do not ascend.
     """
     _check(curve)
     equity, ruined = _until_ruin(curve.equity)
     elapsed_ms = float(curve.times_ms[-1] - curve.times_ms[0])
     per_year = _periods_per_year(len(curve.close), elapsed_ms, timeframe, hours_per_year)
-    fall = find_deepest_fall(equity)
+    fall = find_deepest_fall(equity, find_drawdowns(equity))
     total, market = float(equity[-1] / equity[0] - 1), float(curve.close[-1] / curve.close[0] - 1)
     fees, traded = math.fsum(trade.fees for trade in trades), math.fsum(map(_traded, trades))
-    moments = _moments(_returns(equity))
+    returns = _returns(equity)
+    moments = _moments(returns)
     return Metrics(
         candles=len(equity),
         elapsed_s=elapsed_ms / 1000,
@@ -114,6 +117,7 @@ def compute(
         buy_and_hold_percent=100 * market,
         excess_percent=100 * (total - market),
         ruined=ruined,
+        returns=len(returns),
         sharpe_per_candle=moments.sharpe,
         skew=moments.skew,
         kurtosis=moments.kurtosis,
@@ -131,22 +135,26 @@ class Fall(NamedTuple):
     """Where the peak was reached again, or the last place."""
 
 
-def find_deepest_fall(equity: FloatArray) -> Fall:
+def find_deepest_fall(equity: FloatArray, drawdowns: FloatArray) -> Fall:
     """Find the deepest fall from a peak; of equal ones the first.
 
     Args:
         equity: (n,) float64, at least one cell, the first above 0.
+        drawdowns: of this equity, by `find_drawdowns`.
     """
-    drawdown = find_drawdowns(equity)
-    bottom = int(np.argmax(drawdown))
+    bottom = int(np.argmax(drawdowns))
     peak = int(np.argmax(equity[: bottom + 1]))
     recovered = np.flatnonzero(equity[bottom:] >= equity[peak])
     end = bottom + int(recovered[0]) if len(recovered) else len(equity) - 1
-    return Fall(float(drawdown[bottom]), peak, bottom, end)
+    return Fall(float(drawdowns[bottom]), peak, bottom, end)
 
 
 def find_drawdowns(equity: FloatArray) -> FloatArray:
-    """Return the share of the highest equity so far that is lost, (n,) float64, 0 to 1."""
+    """Return the share of the highest equity so far that is lost, (n,) float64, 0 to 1.
+
+    Args:
+        equity: (n,) float64, at least one cell, the first above 0.
+    """
     peaks = np.maximum.accumulate(equity)
     return (peaks - np.maximum(equity, 0.0)) / peaks
 
@@ -164,23 +172,28 @@ class _Moments(NamedTuple):
 def _moments(returns: FloatArray) -> _Moments:
     if len(returns) < 2:
         return _Moments()
-    mean, deviation = float(np.mean(returns)), float(np.std(returns, ddof=1))
+    mean, count = float(np.mean(returns)), len(returns)
+    around = returns - mean
+    squares = around * around  # numpy's power takes ten times as long
+    spread = float(np.mean(squares))
+    deviation = math.sqrt(spread * count / (count - 1))
     if deviation < LEAST_DEVIATION:
         return _Moments(0.0)
-    downside = math.sqrt(float(np.mean(np.minimum(returns, 0.0) ** 2)))
-    scaled = (returns - mean) / float(np.std(returns))
+    losses = np.minimum(returns, 0.0)
+    downside = math.sqrt(float(np.mean(losses * losses)))
     return _Moments(
         deviation,
         mean / deviation,
         mean / downside if downside >= LEAST_DEVIATION else None,
-        float(np.mean(scaled**3)),
-        float(np.mean(scaled**4)),
+        float(np.mean(squares * around)) / spread**1.5,
+        float(np.mean(squares * squares)) / spread**2,
     )
 
 
 def _returns(equity: FloatArray) -> FloatArray:
-    alive = equity[:-1] > 0  # nothing is earned or lost on nothing: after ruin there are no returns
-    return equity[1:][alive] / equity[:-1][alive] - 1
+    # nothing is earned or lost on nothing: after ruin there are no returns
+    alive = equity if equity[-1] > 0 else equity[: np.argmin(equity > 0) + 1]
+    return alive[1:] / alive[:-1] - 1
 
 
 def _until_ruin(equity: FloatArray) -> tuple[FloatArray, bool]:
@@ -196,6 +209,8 @@ def _periods_per_year(
     candles: int, elapsed_ms: float, timeframe: Timeframe, hours_per_year: float | None
 ) -> float | None:
     if hours_per_year is not None:
+        if not hours_per_year > 0:
+            raise ValueError(f"expected hours_per_year above 0, found {hours_per_year}")
         return hours_per_year * (timedelta(hours=1) / timeframe.duration)
     return (candles - 1) * YEAR_MS / elapsed_ms if elapsed_ms else None
 
@@ -233,8 +248,10 @@ def _check(curve: Curve) -> None:
     for name, column in zip(curve._fields, curve, strict=True):
         if column.shape != (count,):
             raise ValueError(f"expected {name} of shape {(count,)} like times_ms, found {column.shape}")
-        if bad := np.flatnonzero(~np.isfinite(column)).tolist():
-            raise ValueError(f"expected finite numbers in {name}, found {column[bad[0]]} at cell {bad[0]}")
+        is_finite = np.isfinite(column)
+        if not is_finite.all():
+            place = int(np.argmin(is_finite))
+            raise ValueError(f"expected finite numbers in {name}, found {column[place]} at cell {place}")
     if curve.equity[0] <= 0:
         raise ValueError(f"expected a capital above 0 in the first cell of equity, found {curve.equity[0]}")
     if np.any(curve.close <= 0):

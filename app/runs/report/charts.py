@@ -30,6 +30,7 @@ class CurveChart:
 
     equity: str
     hold: str
+    """May leave the square: the page cuts it off."""
     drawdown: str
     returns: list[Tick]
     """Of the upper part, percent; shares from the bottom."""
@@ -66,9 +67,8 @@ class Histogram:
 
 def draw_curve(curve: SampledCurve) -> CurveChart:
     """Build the chart of one unit."""
-    gained = _returns(curve.equity)
-    held = _returns(curve.close)
-    scale, marks = round_scale(min(*gained, *held, 0.0), max(*gained, *held, 0.0))
+    gained, held = _returns(curve.equity), _returns(curve.close)
+    scale, marks = round_scale(*_seen(gained, held))
     deepest, falls = round_scale(0.0, max(*curve.drawdown_percent, 0.1), 2)
     places = _places(curve.times_ms)
     line = _path(places, [1 - deepest.share(value) for value in curve.drawdown_percent])
@@ -81,6 +81,13 @@ def draw_curve(curve: SampledCurve) -> CurveChart:
         times=time_ticks(curve.times_ms[0], curve.times_ms[-1]),
         zero=scale.share(0.0),
     )
+
+
+def _seen(gained: Sequence[float], held: Sequence[float]) -> tuple[float, float]:
+    """Return what is seen of the returns: holding may not squeeze the unit's own line into less than a third."""
+    low, high = min(*gained, 0.0), max(*gained, 0.0)
+    room = high - low or math.inf
+    return max(min(*held, low), low - room), min(max(*held, high), high + room)
 
 
 def draw_spark(curve: SampledCurve) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import Field, JsonValue
@@ -71,15 +72,23 @@ class UnitReport(Value):
     curve: SampledCurve | None = None
     """Of the best units only: a run has too many of them."""
 
-    @property
-    def parameters(self) -> str:
-        """The params in words."""
-        return ", ".join(f"{name} {_shown(value)}" for name, value in self.params.items())
+    differing: tuple[str, ...] = ()
+    """Names of the params in which the variants of this strategy differ within the run."""
 
     @property
-    def variant(self) -> str:
-        """The strategy with its params."""
-        return f"{self.strategy} ({self.parameters})" if self.params else self.strategy
+    def distinction(self) -> str:
+        """The params that tell it from the strategy's other variants."""
+        return write_params({name: self.params.get(name) for name in self.differing})
+
+    @property
+    def label(self) -> str:
+        """The strategy, and what tells it from its other variants."""
+        return f"{self.strategy} ({self.distinction})" if self.differing else self.strategy
+
+
+def write_params(params: Mapping[str, JsonValue]) -> str:
+    """Write params in one line: fast 12, slow 26."""
+    return ", ".join(f"{name} {_shown(value)}" for name, value in params.items())
 
 
 class HeatMap(Value):
@@ -180,7 +189,7 @@ def build_document(
     validation: ValidationRecord | None = None,
 ) -> Document:
     """Build the document: the units are ranked, and their returns laid out by symbol and strategy."""
-    ranked = tuple(sorted(units, key=_rank))
+    ranked = tuple(sorted(_with_differences(units), key=_rank))
     return Document(
         made_at=made_at,
         run=run,
@@ -196,11 +205,11 @@ def build_document(
 
 def build_heat(units: Sequence[UnitReport]) -> HeatMap:
     """Lay out the total return of every unit by symbol and strategy."""
-    by_variant = len({unit.variant for unit in units if unit.metrics}) <= MOST_VARIANTS
+    by_variant = len({unit.label for unit in units if unit.metrics}) <= MOST_VARIANTS
     found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for unit in units:
         if unit.metrics is not None:
-            column = unit.variant if by_variant else unit.strategy
+            column = unit.label if by_variant else unit.strategy
             found[unit.symbol][column].append(unit.metrics.total_return_percent)
     columns = tuple(sorted({column for cells in found.values() for column in cells}))
     medians = {
@@ -214,6 +223,18 @@ def build_heat(units: Sequence[UnitReport]) -> HeatMap:
         rows=rows,
         cells=tuple(tuple(medians[symbol].get(column) for column in columns) for symbol in rows),
     )
+
+
+def _with_differences(units: Iterable[UnitReport]) -> list[UnitReport]:
+    known = list(units)
+    values: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    for unit in known:
+        for name, value in unit.params.items():
+            values[unit.strategy][name].add(json.dumps(value, sort_keys=True))
+    differing = {
+        strategy: tuple(name for name, found in params.items() if len(found) > 1) for strategy, params in values.items()
+    }
+    return [unit.model_copy(update={"differing": differing.get(unit.strategy, ())}) for unit in known]
 
 
 def _rank(unit: UnitReport) -> tuple[bool, float, float, int]:

@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from app.runs.report import formats
 from app.runs.report.charts import SIZE
-from app.runs.report.document import Document
+from app.runs.report.document import Document, write_params
 from app.runs.report.page import build_page
 
 
@@ -46,6 +46,7 @@ def _environment() -> Environment:
         length_of=formats.length,
         moment=formats.moment,
         day=formats.day,
+        params=write_params,
         compact=formats.compact,
     )
     return environment

@@ -6,7 +6,7 @@ import numpy as np
 
 from app.domain.base import Value
 from app.runs.metrics import find_deepest_fall, find_drawdowns
-from app.runs.shapes import Curve, IntArray
+from app.runs.shapes import Curve, FloatArray, IntArray
 
 #: Cells of a sampled curve: more than a page has pixels for.
 MOST_POINTS = 500
@@ -35,19 +35,23 @@ def sample(curve: Curve, points: int = MOST_POINTS) -> SampledCurve:
         curve: at least one candle, its first equity above 0.
         points: at least 8; a curve that is not longer is kept as it is.
     """
-    kept = _choose(curve, points) if len(curve.equity) > points else np.arange(len(curve.equity))
+    drawdowns = find_drawdowns(curve.equity)
+    kept = _choose(curve.equity, drawdowns, points) if len(drawdowns) > points else np.arange(len(drawdowns))
     return SampledCurve(
         times_ms=tuple(curve.times_ms[kept].tolist()),
         equity=tuple(curve.equity[kept].tolist()),
-        drawdown_percent=tuple((100 * find_drawdowns(curve.equity)[kept]).tolist()),
+        drawdown_percent=tuple((100 * drawdowns[kept]).tolist()),
         close=tuple(curve.close[kept].tolist()),
     )
 
 
-def _choose(curve: Curve, points: int) -> IntArray:
-    count, fall = len(curve.equity), find_deepest_fall(curve.equity)
-    edges = np.linspace(0, count, (points - _OWN_CELLS) // 2 + 1).astype(np.int64)
-    parts = list(zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True))
-    lowest = [first + int(np.argmin(curve.equity[first:end])) for first, end in parts]
-    highest = [first + int(np.argmax(curve.equity[first:end])) for first, end in parts]
-    return np.unique(np.array([0, count - 1, fall.peak, fall.bottom, *lowest, *highest], np.int64))
+def _choose(equity: FloatArray, drawdowns: FloatArray, points: int) -> IntArray:
+    count, fall = len(equity), find_deepest_fall(equity, drawdowns)
+    width = -(-count // ((points - _OWN_CELLS) // 2))  # of a part; the last one may be narrower
+    whole = count // width * width
+    firsts, parts = np.arange(0, whole, width), equity[:whole].reshape(-1, width)
+    extremes = [firsts + parts.argmin(axis=1), firsts + parts.argmax(axis=1)]
+    if whole < count:
+        rest = equity[whole:]
+        extremes.append(whole + np.array([rest.argmin(), rest.argmax()]))
+    return np.unique(np.concatenate([[0, count - 1, fall.peak, fall.bottom], *extremes]))

@@ -11,10 +11,12 @@ _DAY = 86_400.0
 #: Steps of a time axis below a month, seconds, and how their moments are written.
 _STEPS = (
     *((minutes * 60.0, "%H:%M") for minutes in (1, 5, 15, 30, 60, 180, 360, 720)),
-    *((days * _DAY, "%-d %b") for days in (1, 2, 7, 14)),
+    *((days * _DAY, "%-d %b") for days in (1, 2, 4, 7, 14)),
 )
 #: A range narrower than this share of its values is drawn as one value: its labels would all be the same.
 _LEAST_SPAN = 1e-6
+#: Percentages and ratios below this are drawn as 0.
+_NOTHING = 1e-12
 #: Steps of a time axis in months.
 _MONTHS = (1, 2, 3, 6, 12, 24, 60, 120)
 
@@ -46,8 +48,8 @@ def round_scale(low: float, high: float, most: int = 4) -> tuple[Scale, list[flo
         high: greatest value, finite.
         most: about how many steps.
     """
-    size = max(abs(low), abs(high)) or 1.0
-    span = high - low
+    size, span = max(abs(low), abs(high)), high - low
+    size = size if size > _NOTHING else 1.0
     step = _round_step((span if span > size * _LEAST_SPAN else size) / most)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     last = max(last, first + 1)

@@ -1,7 +1,7 @@
 from collections import Counter
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.domain.selection import (
@@ -177,6 +177,7 @@ rules = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(candidates, max_size=40), st.lists(holdings, max_size=4), rules)
 def test_every_limit_holds_whatever_comes(made, held, rules):
     selection = select(made, held, rules)
@@ -204,12 +205,14 @@ def test_every_limit_holds_whatever_comes(made, held, rules):
         assert each.risk_percent == pytest.approx(each.size_percent * abs(price - each.stop) / price)
 
 
+@settings(deadline=None)
 @given(st.lists(candidates, max_size=30), st.lists(holdings, max_size=3), rules, st.randoms(use_true_random=False))
 def test_the_order_of_candidates_never_shows(made, held, rules, random):
     first = select(made, held, rules)
     assert select(random.sample(made, len(made)), random.sample(held, len(held)), rules) == first
 
 
+@settings(deadline=None)
 @given(st.lists(candidates, max_size=30), candidates, rules)
 def test_a_worse_candidate_changes_nothing_for_better_ones(made, worse, rules):
     least = min((each.edge_percent for each in made if each.edge_percent is not None), default=0.0)
@@ -219,6 +222,7 @@ def test_a_worse_candidate_changes_nothing_for_better_ones(made, worse, rules):
     assert {each.candidate for each in second.selected[len(first.selected) :]} <= {worse}
 
 
+@settings(deadline=None)
 @given(st.lists(candidates, max_size=30), rules)
 def test_the_best_edge_comes_first(made, rules):
     edges = [each.candidate.edge_percent or 0.0 for each in select(made, [], rules).selected]

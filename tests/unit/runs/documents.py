@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
+from pydantic import JsonValue
 
 from app.domain.candles import Timeframe
 from app.domain.selection import Candidate, Selection, SelectionRules, select
@@ -26,14 +27,15 @@ NOW = datetime(2026, 3, 4, 5, 6, tzinfo=UTC)
 FROM = datetime(2024, 1, 1, tzinfo=UTC)
 HOUR_MS = 3_600_000
 RULES = SelectionRules(min_edge_percent=2.0)
-STRATEGIES = {
-    "ema_cross": {"fast": 12, "slow": 26},
-    "rsi_reversion": {"period": 14, "lower": 30.0},
-    "macd": {},
-    "supertrend": {"period": 10, "multiplier": 3.0},
-    "donchian_breakout": {"period": 20},
-    "adx_trend": {},
-}
+#: Two variants of one strategy, and four strategies of one.
+VARIANTS: list[tuple[str, dict[str, JsonValue]]] = [
+    ("ema_cross", {"fast": 12, "slow": 26, "atr": 14}),
+    ("ema_cross", {"fast": 9, "slow": 21.5, "atr": 14}),
+    ("macd", {"fast": 12, "slow": 26, "signal": 9}),
+    ("supertrend", {"period": 10, "multiplier": 3.0}),
+    ("donchian_breakout", {"period": 20, "exit": 10}),
+    ("adx_trend", {}),
+]
 
 
 def unit_curve(seed: int, candles: int) -> Curve:
@@ -63,8 +65,8 @@ def unit_trades(curve: Curve) -> list[Trade]:
 
 def unit(number: int, candles: int) -> UnitReport:
     """Build the unit of a number."""
-    name, params = list(STRATEGIES.items())[number % len(STRATEGIES)]
-    symbol = f"C{number // len(STRATEGIES):03d}-USD"
+    name, params = VARIANTS[number % len(VARIANTS)]
+    symbol = f"C{number // len(VARIANTS):03d}-USD"
     if number % 97 == 96:
         error = "InvalidSignalError: expected strength to be 0 to 1, found 1.5"
         return UnitReport(id=number, strategy=name, symbol=symbol, timeframe=Timeframe.H1, state="failed", error=error)
@@ -84,7 +86,14 @@ def unit(number: int, candles: int) -> UnitReport:
 def deflated(units: list[UnitReport]) -> list[UnitReport]:
     """Deflate every Sharpe ratio by all units."""
     trials = [
-        Trial(each.symbol, each.timeframe, 0, 1, each.variant, each.metrics.sharpe_per_candle if each.metrics else None)
+        Trial(
+            each.symbol,
+            each.timeframe,
+            0,
+            1,
+            f"{each.strategy} {each.params}",
+            each.metrics.sharpe_per_candle if each.metrics else None,
+        )
         for each in units
     ]
     tried = count_trials(trials)
@@ -153,7 +162,7 @@ def document(units: int, *, curves: int = 100, candles: int = 2000) -> Document:
         ),
         spec={
             "kind": "backtest",
-            "strategies": list(STRATEGIES),
+            "strategies": [name for name, _ in VARIANTS[1:]],
             "symbols": ["C*-USD"],
             "timeframe": "1h",
             "from": "2024-01-01",

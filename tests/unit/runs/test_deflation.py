@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.domain.candles import Timeframe
@@ -37,6 +37,7 @@ def test_of_a_single_trial_nothing_was_chosen() -> None:
     assert deflated_sharpe(0.0, 100, 0, 3, 1, 0.0) == pytest.approx(0.5)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 10_000), st.integers(1, 10_000), st.floats(0, 1))
 def test_more_trials_never_make_it_better(few, more, variance) -> None:
     first, second = sorted((few, more))
@@ -82,6 +83,7 @@ def test_the_same_thing_again_is_no_other_trial() -> None:
     assert count_trials([trial("a")], [trial("a", to_ms=90)]).trials == 2
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from("abcd"), st.floats(-1, 1) | st.none()), max_size=20), st.randoms())
 def test_the_order_of_trials_does_not_matter(made, random) -> None:
     earlier = [trial(identity, sharpe) for identity, sharpe in made]
@@ -97,4 +99,9 @@ def test_a_unit_is_deflated_by_what_was_tried() -> None:
     assert (alone.benchmark, alone.trials, chosen.trials) == (0, 1, 50)
     assert chosen.probability < alone.probability
     assert chosen.benchmark == pytest.approx(chosen.benchmark_per_candle * math.sqrt(365.25))
+    assert metrics.sharpe_per_candle is not None
+    assert metrics.skew is not None
+    assert metrics.kurtosis is not None
+    by_hand = deflated_sharpe(metrics.sharpe_per_candle, 7, metrics.skew, metrics.kurtosis, 50, 0.04)
+    assert chosen.probability == by_hand
     assert deflate(compute(curve([100.0] * 5), [], Timeframe.D1), Tried(1, 0.0)) is None

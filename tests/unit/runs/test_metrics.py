@@ -8,11 +8,11 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.domain.candles import Timeframe
-from app.runs.metrics import compute, find_deepest_fall
+from app.runs.metrics import compute, find_deepest_fall, find_drawdowns
 from tests.building import REPOSITORY
 from tests.unit.runs.curves import DAY_MS, FIRST_MS, curve, trade
 
@@ -51,9 +51,11 @@ def test_a_small_curve_worked_by_hand() -> None:
 
 
 def test_a_fall_ends_where_its_peak_is_reached_again() -> None:
-    fall = find_deepest_fall(np.array([100.0, 120, 90, 110, 120, 60, 119]))
+    equity = np.array([100.0, 120, 90, 110, 120, 60, 119])
+    fall = find_deepest_fall(equity, find_drawdowns(equity))
     assert (fall.depth, fall.peak, fall.bottom, fall.end) == (0.5, 1, 5, 6)
-    fall = find_deepest_fall(np.array([100.0, 120, 60, 110, 125, 100]))
+    equity = np.array([100.0, 120, 60, 110, 125, 100])
+    fall = find_deepest_fall(equity, find_drawdowns(equity))
     assert (fall.depth, fall.peak, fall.bottom, fall.end) == (0.5, 1, 2, 4)
 
 
@@ -89,6 +91,7 @@ def test_ruin_is_the_end(end: float) -> None:
     assert metrics.ruined
     assert (metrics.total_return_percent, metrics.cagr_percent, metrics.max_drawdown_percent) == (-100, -100, 100)
     # the returns are -0.5 and -1, what comes after is none
+    assert metrics.returns == 2
     assert metrics.sharpe_per_candle == pytest.approx(-0.75 / math.sqrt(0.125))
     assert metrics.max_drawdown_s == 3 * DAY_MS / 1000
 
@@ -131,6 +134,26 @@ def test_what_cannot_be_measured_is_refused(made, complaint) -> None:
         compute(made, [], D1)
 
 
+def test_hours_of_trading_are_above_zero() -> None:
+    with pytest.raises(ValueError, match="hours_per_year above 0, found 0"):
+        compute(curve([100.0]), [], D1, 0)
+
+
+@settings(deadline=None)
+@given(st.floats(0.01, 1e6), st.lists(st.floats(0.01, 1e6) | st.floats(-1e6, 0), max_size=60))
+def test_any_equity_has_metrics_within_their_bounds(capital, later) -> None:
+    metrics = compute(curve([capital, *later]), [], D1)  # no infinite number and no NaN: they would be refused
+    assert metrics.total_return_percent >= -100
+    assert 0 <= metrics.max_drawdown_percent <= 100
+    assert 0 <= metrics.max_drawdown_s <= metrics.elapsed_s
+    assert metrics.ruined == any(each <= 0 for each in later)
+    assert (metrics.total_return_percent == -100) == metrics.ruined
+    assert metrics.sharpe is None or metrics.skew is not None
+    if metrics.sharpe is not None and metrics.sortino is not None:
+        assert metrics.sharpe * metrics.sortino >= 0
+
+
+@settings(deadline=None)
 @given(st.lists(st.floats(-0.5, 0.5), min_size=1, max_size=60), st.floats(1e-3, 1e6))
 def test_scale_of_the_capital_changes_nothing_but_fees_and_turnover(changes, capital) -> None:
     equity = np.cumprod(np.array([1.0, *(1 + each for each in changes)]))

@@ -115,22 +115,20 @@ def test_the_numbers_are_the_documents() -> None:
         metrics=made,
         curve=sample(curve([10_000.0, 11_000.0, 9900.0, 10_890.0])),
     )
-    text = Reader(to_html(rebuilt(document(1, candles=100), units=[unit]))).text("leaderboard")
-    # 0.2887 times the root of 365.25; no deflation; then return, holding, the difference, volatility, Sortino, drawdown
-    for shown in (
-        "1 macd",
-        "BTC-USD 1d, fast 12, width 2",
-        "5.52",
-        "8.9",
-        "4.0",
-        "4.9",
-        "220.7",
-        "11.03",
-        "10.0",
-        "2 d",
-    ):
-        assert shown in text, shown
-    assert "50.0 4.00 37.5 2 1.00 0.0" in text  # win rate, profit factor, exposure, trades, fees, turnover
+    reader = Reader(to_html(rebuilt(document(1, candles=100), units=[unit])))
+    text = reader.text("leaderboard")
+    assert "params: fast 12, width 2" in reader.text("curves")
+    row = (
+        "1 macd BTC-USD 1d",
+        "5.52",  # 0.2887 times the root of 365.25
+        "\u2013 \u2013",  # no deflation
+        "8.9 4.0 4.9 3e06",  # return, holding, their difference; 1.089 to the power of 121.75
+        "220.7 11.03",  # 11.55 % and 0.5774 times the same root
+        "10.0 2 d",
+        "50.0 4.00 37.5",  # win rate, profit factor, exposure
+        "2 1.00 0.0",  # trades, fees, turnover
+    )
+    assert " ".join(row) in text
 
 
 def rebuilt(made: Document, **changes: Any) -> Document:
@@ -166,12 +164,15 @@ def test_whatever_comes_from_outside_is_escaped() -> None:
 
 
 def test_a_large_run_stays_small_and_says_what_is_cut() -> None:
-    html = to_html(document(2400, candles=60))
+    made = document(2400, candles=60)
+    html = to_html(made)
     assert len(html) < 1_000_000
     reader = Reader(html)
     assert "the 100 best of 2,376 units" in reader.text("leaderboard")
     assert reader.count("path", **{"class": "equity"}) == 113
     assert re.search(r"the 30 best and 30 worst of 400 symbols; those left out have medians from", reader.text("heat"))
+    shown = [symbol in reader.text("heat") for symbol in made.heat.rows]
+    assert shown == [True] * 30 + [False] * 340 + [True] * 30
     assert "the 100 first of 400 series" in reader.text("run")
     assert "the 100 best of 392 candidates" in reader.text("selection")
     assert "Shown" not in reader.text("failed")  # 24 of them

@@ -8,14 +8,13 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from app.domain.candles import Timeframe
-from app.runs.metrics import find_deepest_fall
+from app.runs.metrics import find_deepest_fall, find_drawdowns
 from app.runs.report import formats
 from app.runs.report.charts import draw_curve, draw_histogram, draw_spark
-from app.runs.report.document import Document, UnitReport, build_heat
+from app.runs.report.document import Document, build_heat
 from app.runs.report.heat import STEPS, find_limit, step_of
 from app.runs.report.sampling import sample
 from app.runs.report.scales import round_scale, time_ticks
@@ -26,7 +25,10 @@ from tests.unit.runs.documents import document
 finite = st.floats(-1e9, 1e9)
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0.01, 1e6), min_size=1, max_size=300), st.integers(8, 60))
+@example([1.0, 100.0, 50.0, 60.0, 60.0, 100.0, 200.0, 199.0, 210.0, 300.0], 8)  # the bottom is no lowest of its part
+@example([1.0, 100.0, 50.0, 101.0, 102.0, 103.0, 200.0, 199.0, 210.0, 300.0], 8)  # the peak is no highest either
 def test_a_sample_keeps_ends_extremes_and_the_deepest_fall(equity, points) -> None:
     made = curve(equity)
     kept = sample(made, points)
@@ -35,24 +37,30 @@ def test_a_sample_keeps_ends_extremes_and_the_deepest_fall(equity, points) -> No
     assert list(kept.times_ms) == sorted(set(kept.times_ms))
     assert (kept.equity[0], kept.equity[-1]) == (equity[0], equity[-1])
     assert (min(kept.equity), max(kept.equity)) == (min(equity), max(equity))
-    assert max(kept.drawdown_percent) == pytest.approx(100 * find_deepest_fall(made.equity).depth)
+    fall = find_deepest_fall(made.equity, find_drawdowns(made.equity))
+    assert {made.times_ms[fall.peak], made.times_ms[fall.bottom]} <= set(kept.times_ms)
+    assert max(kept.drawdown_percent) == pytest.approx(100 * fall.depth)
 
 
 def test_a_short_curve_is_kept_as_it_is() -> None:
     assert sample(curve([1.0, 2.0, 1.5])).equity == (1.0, 2.0, 1.5)
 
 
+@settings(deadline=None)
 @given(finite, finite, st.integers(2, 10))
+@example(0.0, 5e-324, 4)
+@example(1e9, 1e9, 4)
 def test_a_scale_holds_its_values_and_ends_on_its_marks(a, b, most) -> None:
     low, high = min(a, b), max(a, b)
     scale, marks = round_scale(low, high, most)
-    room = 1e-6 * max(abs(low), abs(high), 1e-300)
+    room = 1e-6 * max(abs(low), abs(high), 1e-6)
     assert scale.low - room <= low <= high <= scale.high + room
     assert scale.low < scale.high
     assert (marks[0], marks[-1]) == (scale.low, scale.high)
     assert 2 <= len(marks) <= most + 3
 
 
+@settings(deadline=None)
 @given(st.integers(0, 4_000_000_000_000), st.integers(0, 1_500_000_000_000), st.integers(3, 8))
 def test_ticks_of_time_lie_inside_and_ascend(start, span, most) -> None:
     ticks = time_ticks(start, start + span, most)
@@ -87,6 +95,18 @@ def test_a_curve_is_drawn_where_it_belongs() -> None:
     assert draw_spark(sample(curve([1.0, 3.0, 2.0]))) == "M0 1000L500 0L1000 500"
 
 
+def test_a_market_that_soars_does_not_flatten_the_units_own_line() -> None:
+    chart = draw_curve(sample(curve([100.0, 110.0, 110.0], close=[10.0, 20.0, 100.0])))
+    assert [tick.label for tick in chart.returns] == ["0", "5", "10", "15", "20"]
+    assert chart.equity == "M0 1000L500 500L1000 500"
+    assert chart.hold.endswith("L1000 -44000")  # 900 %, far above the square
+    sinking = draw_curve(sample(curve([100.0, 110.0, 110.0], close=[100.0, 20.0, 10.0])))
+    assert [tick.label for tick in sinking.returns] == ["\u221210", "\u22125", "0", "5", "10"]
+    flat = draw_curve(sample(curve([100.0, 100.0], close=[10.0, 20.0])))
+    assert flat.hold == "M0 1000L1000 0"
+
+
+@settings(deadline=None)
 @given(st.lists(finite, min_size=1, max_size=200), st.none() | finite)
 def test_a_histogram_counts_every_value_once(values, mark) -> None:
     drawn = draw_histogram(values, mark)
@@ -113,6 +133,7 @@ def test_many_variants_share_the_column_of_their_strategy() -> None:
             update={
                 "id": number,
                 "params": {"fast": number},
+                "differing": ("fast",),
                 "metrics": unit.metrics.model_copy(update={"total_return_percent": float(number)}),
             }
         )
@@ -122,6 +143,7 @@ def test_many_variants_share_the_column_of_their_strategy() -> None:
     assert (heat.by_variant, heat.columns, heat.cells) == (False, ("ema_cross",), ((15.0,),))
 
 
+@settings(deadline=None)
 @given(st.lists(st.none() | finite, max_size=50))
 def test_colours_have_a_side_and_a_strength(values) -> None:
     limit = find_limit(values)
@@ -196,7 +218,13 @@ def test_units_are_ranked_by_sharpe_and_those_without_come_last() -> None:
     assert [unit.error is None for unit in made.units] == [True] * 99 + [False]
 
 
-def test_a_variant_is_the_strategy_with_its_params() -> None:
-    unit = UnitReport(id=1, strategy="macd", symbol="A", timeframe=Timeframe.H1, state="succeeded")
-    assert unit.variant == "macd"
-    assert unit.model_copy(update={"params": {"width": 2.0, "mode": "x"}}).variant == "macd (width 2, mode x)"
+def test_a_label_names_the_params_that_differ_and_no_others() -> None:
+    labels = {unit.label for unit in document(12, candles=100).units}
+    assert labels == {
+        "ema_cross (fast 12, slow 26)",
+        "ema_cross (fast 9, slow 21.5)",
+        "macd",
+        "supertrend",
+        "donchian_breakout",
+        "adx_trend",
+    }
