@@ -8,18 +8,34 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
+from app.domain.base import Value
 from app.domain.runs import UnitState
+from app.domain.selection import SelectionRules
 from app.operations import Operations
+from app.operations_evaluations import load_selection
 from app.runs.deflation import Trial, Tried, count_trials, deflate
 from app.runs.metrics import Metrics
-from app.runs.report.document import DataRange, Document, RunSummary, UnitReport, build_document
+from app.runs.report.document import (
+    DataRange,
+    Document,
+    RejectedCandidate,
+    RunSummary,
+    SelectedPosition,
+    SelectionReport,
+    UnitReport,
+    build_document,
+)
 from app.runs.report.sampling import SampledCurve
+from app.runs.validation import ValidationRecord
 from app.storage import run_reports as stored
 from app.storage import runs
 from app.storage.runs import Run, dump_spec
 
 #: Units whose curve is drawn: more cannot be told apart on a page.
 MOST_CURVES = 100
+
+#: Rejections that are told, those that came closest first.
+MOST_REJECTED = 10_000
 
 #: Packages whose version a result depends on.
 PACKAGES = ("candlefleet", "numpy", "TA-Lib")
@@ -59,7 +75,31 @@ def build_report(operations: Operations, run_id: int) -> Document:
         data=data,
         versions={name: version(name) for name in PACKAGES},
         units=[_unit(run, row, curves.get(row["number"]), tried) for row in rows],
+        selection=_selection(operations, run),
+        validation=None if run.validation is None else ValidationRecord.model_validate(run.validation),
     )
+
+
+def _selection(operations: Operations, run: Run) -> SelectionReport | None:
+    if run.selection is None or "selected" not in run.selection:
+        return None
+    found = load_selection(operations, run.id, MOST_REJECTED)
+    return SelectionReport(
+        rules=SelectionRules.model_validate(found.summary["rules"]),
+        selected=tuple(SelectedPosition(**_fields(SelectedPosition, row)) for row in found.selected),
+        rejected=tuple(_rejected(row) for row in found.rejected),
+        risk_percent=found.summary["risk_percent"],
+        exposure_percent=found.summary["exposure_percent"],
+    )
+
+
+def _rejected(row: stored.Row) -> RejectedCandidate:
+    values = _fields(RejectedCandidate, row)
+    return RejectedCandidate(**{**values, "action": row["action"] or 0, "detail": row["detail"] or ""})
+
+
+def _fields(model: type[Value], row: stored.Row) -> stored.Row:
+    return {name: row[name] for name in model.model_fields}
 
 
 def _best(rows: Sequence[stored.Row]) -> list[int]:

@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +19,7 @@ from app.domain.costs import Room
 from app.domain.runs import Method, RunSpec, RunState, UnitState, Variant
 from app.errors import BrokerUnavailableError, ConfigurationError
 from app.operations import Operations
+from app.operations_evaluations import build_evaluation, find_markets
 from app.processes import Children
 from app.runs.planning import Plan, Planner, Source, Stored
 from app.storage import ranges, runs
@@ -67,12 +68,17 @@ def plan(operations: Operations, spec: RunSpec) -> Plan:
         ConfigurationError: it cannot be done; names each field, the limit, and how to raise it.
     """
     settings = operations.settings
+    evaluation = build_evaluation(settings.batch, spec, datetime.now(UTC))
     with operations.reading() as connection:
         symbols = ranges.list_symbols(connection, spec.timeframe)
         matching = [symbol for symbol in symbols if spec.wants(symbol)]
-        series = ranges.count_candles(connection, matching, spec.timeframe, spec.from_time, spec.to_time)
+        if evaluation is not None:
+            series = find_markets(connection, matching, spec.timeframe, evaluation)
+        else:
+            series = ranges.count_candles(connection, matching, spec.timeframe, spec.from_time, spec.to_time)
     planner = Planner(Registry(settings.strategies.modules), settings.worker.window, settings.runs.most_units)
-    return planner.plan(spec, _sources(operations, spec), Stored(symbols, series))
+    planned = planner.plan(spec, _sources(operations, spec), Stored(symbols, series))
+    return replace(planned, evaluation=evaluation)
 
 
 def start(operations: Operations, spec: RunSpec) -> Started:
@@ -99,10 +105,12 @@ def start(operations: Operations, spec: RunSpec) -> Started:
 def estimate(operations: Operations, spec: RunSpec, planned: Plan) -> Estimate:
     """Estimate what a plan costs, from units of earlier runs, else from live jobs."""
     with operations.reading() as connection:
-        known = runs.load_costs(connection, {variant.implementation for variant in planned.variants})
+        is_evaluation = planned.evaluation is not None
+        implementations = {variant.implementation for variant in planned.variants}
+        known = {} if is_evaluation else runs.load_costs(connection, implementations)
         jobs = {each.strategy_id: each.mean_ms for each in load_samples(connection, load_complete(connection))}
         slots = count_slots(connection, operations.settings.silence, [BATCH_QUEUE])
-    window = 1 if spec.method is Method.WINDOWS else operations.settings.worker.window
+    window = 1 if is_evaluation or spec.method is Method.WINDOWS else operations.settings.worker.window
     costs = [_cost_ms(variant, known, jobs, window) for variant in planned.variants]
     unknown = {v.implementation for v, cost in zip(planned.variants, costs, strict=True) if cost is None}
     if unknown:
@@ -231,7 +239,7 @@ def _find(operations: Operations, spec: RunSpec) -> Run | None:
 
 def _save(operations: Operations, spec: RunSpec, planned: Plan) -> Run:
     settings = operations.settings
-    longest_ms = max(spec.limits.unit_timeout_ms(unit.candles) for unit in planned.units)
+    longest_ms = _longest_ms(spec, planned)
     with operations.changing() as connection:
         run_id = runs.save_run(
             connection,
@@ -240,10 +248,18 @@ def _save(operations: Operations, spec: RunSpec, planned: Plan) -> Run:
             units_=planned.units,
             series=planned.series,
             warnings=planned.warnings,
-            window=settings.worker.window,
+            window=planned.window,
             hard_limit_s=longest_ms / 1000 + settings.worker.hard_grace_s + BESIDE_UNIT_S,
+            evaluation=planned.evaluation,
         )
         return runs.load_run(connection, run_id)
+
+
+def _longest_ms(spec: RunSpec, planned: Plan) -> int:
+    """Return what a slot may need between two looks at the time: a unit, or a market with all of its variants."""
+    if planned.evaluation is not None:
+        return spec.limits.timeout_ms * len(planned.variants)
+    return max(spec.limits.unit_timeout_ms(unit.candles) for unit in planned.units)
 
 
 def _send_first(operations: Operations, run: Run) -> None:

@@ -227,6 +227,8 @@ class BatchSettings(Group, SelectionRules):
     """Soft limit of one unit."""
     retries: Annotated[int, Field(ge=0, le=10)] = 2
     """Further attempts after the first one of a unit failed."""
+    max_age_candles: Annotated[int, Field(ge=0)] = 2
+    """Most candles that may have closed after the latest one of a market that is evaluated; an older one is stale."""
 
     @property
     def selection(self) -> SelectionRules:

@@ -9,14 +9,13 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 import numpy as np
 import structlog
-from psycopg import Connection as DriverConnection
 
 from app.domain.advancing import Cells
-from app.domain.runs import RunState, UnitState
+from app.domain.runs import RunKind, RunState, UnitState
 from app.errors import ConfigurationError, JobTimeoutError, MessageError, PermanentError, TransientError
 from app.runs.evaluating import evaluate_span
 from app.runs.metrics import compute
@@ -32,42 +31,23 @@ from app.storage.units import (
     claim_units,
     give_back_ticket,
     load_run,
-    load_state,
     record,
     take_ticket,
 )
-from workers.running import ERROR_TEXT_LIMIT
+from workers.evaluation import Evaluating
 from workers.runtime.limits import clock
 from workers.runtime.memory import MemoryLimit, resident_kib
 from workers.runtime.spans import SpanCache, VariantCache
 from workers.runtime.surroundings import kept
+from workers.stints import STINT_S, Lookout, StoppedError, Within, error_text
 
 log = structlog.get_logger()
-T = TypeVar("T")
-
-#: Seconds of work after which a ticket is given back.
-STINT_S = 1.0
 
 #: Seconds of results that are kept before they are recorded: a commit for each would cost as much as a small unit does.
 RECORD_EVERY_S = 0.2
 
-#: Seconds between two looks at whether the run still runs, within a unit too.
-LOOK_EVERY_S = 0.25
-
 #: Units claimed by a stint that does not know yet how long they take.
 FIRST_CLAIM = 4
-
-
-class Within(Protocol):
-    """Does something on the slot's driver connection."""
-
-    def __call__(self, action: Callable[[DriverConnection[Any]], T], /) -> T:
-        """Do it."""
-        ...
-
-
-class StoppedError(BaseException):
-    """The run does not run any more; not an Exception, so that no strategy can swallow it."""
 
 
 class BatchWorker:
@@ -99,10 +79,14 @@ class BatchWorker:
         stint = Stint(run_id, ticket, random.getrandbits(62), self._worker)
         if run.state is not RunState.RUNNING or not self._within(lambda driver: take_ticket(driver, stint)):
             return None
-        work = _Work(self._within, self._spans, self._variants, run, stint)
-        has_more = work.run()
+        has_more = self._stint_of(run, stint).run()
         self._within(lambda driver: give_back_ticket(driver, stint))
         return run if has_more else None
+
+    def _stint_of(self, run: StoredRun, stint: Stint) -> _Work | Evaluating:
+        if run.kind is RunKind.EVALUATE:
+            return Evaluating(self._within, self._variants, run, stint)
+        return _Work(self._within, self._spans, self._variants, run, stint)
 
 
 class _Work:
@@ -117,7 +101,8 @@ class _Work:
         self._memory = MemoryLimit()
         self._ends: list[UnitEnd] = []
         self._executed = 0
-        self._began_at = self._recorded_at = self._looked_at = time.perf_counter()
+        self._lookout = Lookout(within, run.id)
+        self._began_at = self._recorded_at = time.perf_counter()
 
     def run(self) -> bool:
         """Execute units until the time is up; return whether there may be more."""
@@ -164,7 +149,7 @@ class _Work:
 
     def _execute_all(self, claimed: list[Claimed]) -> None:
         for each in claimed:
-            self._look()
+            self._lookout.look()
             self._ends.append(self._execute(each))
             self._executed += 1
             if time.perf_counter() - self._recorded_at > RECORD_EVERY_S:
@@ -194,7 +179,7 @@ class _Work:
         unit, run = claimed.unit, self._run
         variant, strategy = self._variants.find(run.id, unit.variant)
         span = self._spans.span(run, unit.symbol)
-        watch = _Watch(run.limits.unit_timeout_ms(unit.candles), self._look)
+        watch = _Watch(run.limits.unit_timeout_ms(unit.candles), self._lookout.look)
         with kept() as surroundings, clock.running(), self._memory.guarding():
             self._memory.allow(run.limits.memory_mb)
             try:
@@ -208,19 +193,6 @@ class _Work:
         if ends:
             self._within(lambda driver: record(driver, self._stint, ends))
         self._recorded_at = time.perf_counter()
-
-    def _look(self) -> None:
-        """Look whether the run still runs, if it is time to.
-
-        Raises:
-            StoppedError: it does not.
-        """
-        now = time.perf_counter()
-        if now - self._looked_at < LOOK_EVERY_S:
-            return
-        self._looked_at = now
-        if self._within(lambda driver: load_state(driver, self._run.id)) is not RunState.RUNNING:
-            raise StoppedError
 
 
 class _Watch:
@@ -265,8 +237,4 @@ def _text(error: BaseException, run: StoredRun, claimed: Claimed) -> dict[str, A
         candles, limit_ms = claimed.unit.candles, run.limits.unit_timeout_ms(claimed.unit.candles)
         text = f"expected {candles:,} candles within {limit_ms:,} ms: raise limits.timeout_ms of the run"
         return {"error_class": TimeoutError.__name__, "error": text}
-    try:
-        text = str(error).replace("\x00", "�").encode(errors="replace").decode()[:ERROR_TEXT_LIMIT]
-    except Exception as broken:
-        text = f"(its message cannot be shown: {type(broken).__name__})"
-    return {"error_class": type(error).__name__, "error": text}
+    return {"error_class": type(error).__name__, "error": error_text(error)}

@@ -29,6 +29,7 @@ from app.cli import (
     runs,
     settings,
     strategies,
+    stress,
     trace,
     workers,
 )
@@ -74,6 +75,7 @@ cli.command("replay")(replay.replay)
 cli.command("doctor")(doctor.doctor)
 cli.command("drill")(drill.drill)
 cli.command("bench")(bench.bench)
+cli.command("stress")(stress.stress)
 cli.add_typer(dispatches.cli, name="dispatches")
 cli.add_typer(jobs.cli, name="jobs")
 cli.add_typer(queues.cli, name="queues")

@@ -12,14 +12,17 @@ from typing import Annotated, Any
 
 import typer
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from sqlalchemy import Connection
 
 from app.cli.output import Json, Limit, err, out, print_json, print_rows, say
+from app.cli.selection import print_evaluations, print_selection, print_validation
 from app.cli.session import operating, stop_on_signals
 from app.domain.candles import Timeframe
-from app.domain.runs import Method, RunSpec, RunState, UnitState
+from app.domain.runs import Method, RunKind, RunSpec, RunState, UnitState
 from app.errors import ConfigurationError
 from app.operations import Operations
 from app.operations_compare import LiveComparison, RunComparison, compare_live, compare_runs
+from app.operations_evaluations import load_selection
 from app.operations_report import build_report
 from app.operations_runs import (
     Watch,
@@ -40,6 +43,7 @@ from app.runs.report.html import to_html
 from app.runs.report.table import to_csv
 from app.runs.specification import read_spec
 from app.storage import runs
+from app.storage.listings_runs import list_evaluations
 from app.storage.runs import Progress as RunProgress
 from app.storage.runs import Run, dump_spec
 
@@ -57,6 +61,9 @@ RunId = Annotated[int, typer.Argument(metavar="RUN", help="Number of the run.")]
 @cli.command("start")
 def start_run(
     spec: Annotated[Path | None, typer.Argument(help="A TOML specification; flags win over it.")] = None,
+    kind: Annotated[
+        RunKind | None, typer.Option(help="backtest: a range; evaluate: the latest candle, and a selection.")
+    ] = None,
     strategy: Annotated[
         list[str] | None, typer.Option(help="Name in the catalogue or definition file; repeatable.")
     ] = None,
@@ -75,7 +82,14 @@ def start_run(
 ) -> None:
     """Start a run, or say everything that is wrong with it."""
     flags = {
-        **{"strategies": strategy, "symbols": symbol, "timeframe": timeframe, "method": method, "key": key},
+        **{
+            "kind": kind,
+            "strategies": strategy,
+            "symbols": symbol,
+            "timeframe": timeframe,
+            "method": method,
+            "key": key,
+        },
         **{"from": _utc(since), "to": _utc(until), "grid": _read_grid(grid or ())},
     }
     wanted = read_spec(spec, {name: value for name, value in flags.items() if value})
@@ -113,17 +127,31 @@ def show(
     with operating() as operations:
         found, progress = load(operations, run)
         with operations.reading() as connection:
-            units = runs.list_units(connection, run, state, limit)
+            units = _list_units(connection, found, state, limit)
     if as_json:
         print_json({**_row(found, progress), "spec": dump_spec(found.spec), "units_listed": units})
         return
     _print_run(found, progress, as_json=False)
     for warning in found.warnings:
         say(f"warning: {warning}", style="yellow")
+    if found.spec.kind is RunKind.EVALUATE:
+        print_evaluations(units)
+        return
     rows = [{**unit, **_figures(unit["metrics"])} for unit in units]
     columns = ("number", "strategy", "params", "symbol", "candles", "state", *_figures(None))
     failed = ("error",) if any(unit["error"] for unit in units) else ()
     print_rows(rows, (*columns, *failed), as_json=False, empty="No such units.")
+
+
+@cli.command("selection")
+def show_selection(run: RunId, limit: Limit = 20, as_json: Json = False) -> None:
+    """Show the positions that an evaluate run selected, and what it rejected, the best edge first."""
+    with operating() as operations:
+        report = load_selection(operations, run, limit)
+    if as_json:
+        print_json({**report.summary, "positions": report.selected, "rejections": report.rejected})
+    else:
+        print_selection(report)
 
 
 @cli.command()
@@ -165,6 +193,12 @@ def retry(run: RunId, failed: Annotated[bool, typer.Option("--failed", help="Tho
     with operating() as operations:
         count = retry_failed(operations, run)
     err.print(f"{count} units of run {run} are executed again.", highlight=False)
+
+
+def _list_units(connection: Connection, run: Run, state: UnitState | None, limit: int) -> list[dict[str, Any]]:
+    if run.spec.kind is RunKind.EVALUATE:
+        return list_evaluations(connection, run.id, state, limit)
+    return runs.list_units(connection, run.id, state, limit)
 
 
 @cli.command()
@@ -334,6 +368,8 @@ def _print_run(run: Run, progress: RunProgress, *, as_json: bool) -> None:
         return
     columns = ("id", "state", "units", "succeeded", "failed", "cancelled", "pending", "candles_done", "slots")
     print_rows([row], (*columns, "work_s", "memory_mb"), as_json=False, empty="")
+    if row["validation"] is not None:
+        print_validation(row["validation"])
 
 
 def _row(run: Run, progress: RunProgress) -> dict[str, Any]:
@@ -356,6 +392,8 @@ def _row(run: Run, progress: RunProgress) -> dict[str, Any]:
         "cpu_s": round(progress.cpu_ms / 1000, 3),
         "memory_mb": progress.memory_mb,
         "warnings": list(run.warnings),
+        "selection": run.selection,
+        "validation": run.validation,
         "created_at": run.created_at,
         "finished_at": run.finished_at,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime
 from enum import StrEnum
 from fnmatch import fnmatchcase
@@ -10,11 +11,16 @@ from typing import Annotated, Any, NamedTuple, Self
 from pydantic import BeforeValidator, Field, JsonValue, StringConstraints, model_validator
 
 from app.domain.base import UtcDatetime, Value
-from app.domain.candles import Timeframe
+from app.domain.candles import EPOCH, Timeframe
+from app.domain.selection import SelectionRules, override
 from app.domain.strategies import Pattern, Trading
+from app.errors import ConfigurationError
 
 #: Candles of a unit that `RunLimits.timeout_ms` is meant for: a unit of more has that much more time.
 CANDLES_PER_TIMEOUT = 10_000
+
+#: What `to` is when an evaluate run leaves it out: later than any candle.
+LATEST = datetime(9999, 1, 1, tzinfo=UTC)
 
 
 class RunKind(StrEnum):
@@ -46,11 +52,19 @@ class UnitState(StrEnum):
     CANCELLED = "cancelled"
 
 
+class SliceState(StrEnum):
+    """What became of a slice of an evaluate run."""
+
+    PENDING = "pending"
+    DONE = "done"
+    CANCELLED = "cancelled"
+
+
 class Method(StrEnum):
     """How a unit's signals are computed."""
 
     AUTO = "auto"
-    """The whole range at once where the strategy is vectorised."""
+    """The whole range at once where the strategy is vectorised; of one candle, as many before it as are remembered."""
     WINDOWS = "windows"
     """Each candle on its own window, exactly as live does."""
 
@@ -98,15 +112,20 @@ class RunSpec(Value):
     symbols: Annotated[tuple[Pattern, ...], Field(min_length=1)] = ("*",)
     """Shell-style wildcards for stored series."""
     timeframe: Timeframe
-    from_time: Annotated[UtcDatetime, BeforeValidator(_as_utc), Field(alias="from")]
-    """Open time of the first candle that counts; those before it only warm up. UTC where no zone is stated."""
-    to_time: Annotated[UtcDatetime, BeforeValidator(_as_utc), Field(alias="to")]
-    """Open time of the first candle that does not count any more."""
+    from_time: Annotated[UtcDatetime, BeforeValidator(_as_utc), Field(alias="from")] = EPOCH
+    """Open time of the first candle that counts; those before it only warm up. UTC where no zone is stated. A backtest
+    must state it."""
+    to_time: Annotated[UtcDatetime, BeforeValidator(_as_utc), Field(alias="to")] = LATEST
+    """Open time of the first candle that does not count any more. An evaluate run may leave it out: as of now."""
     grid: Grid = Field(default_factory=dict)
     method: Method = Method.AUTO
     trading: dict[str, JsonValue] = Field(default_factory=dict)
     """Overrides of each strategy's own `trading`, such as capital, fee_percent, slippage_percent."""
     limits: RunLimits = RunLimits()
+    selection: dict[str, JsonValue] = Field(default_factory=dict)
+    """Overrides of the rules that positions are selected by, for an evaluate run."""
+    max_age_candles: Annotated[int, Field(ge=0)] | None = None
+    """Most candles that may have closed after a market's latest one; None is the setting. For an evaluate run."""
     key: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = None
     """Idempotency key: a start with one that was used returns the run that it started."""
 
@@ -116,11 +135,33 @@ class RunSpec(Value):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        _check_kind(self)
         if self.from_time >= self.to_time:
             found = f"from {self.from_time.isoformat()} and to {self.to_time.isoformat()}"
             raise ValueError(f"from must be before to, found {found}")
         _check_trading(self.trading)
         return self
+
+
+def _check_kind(spec: RunSpec) -> None:
+    if spec.kind is RunKind.BACKTEST:
+        given = spec.model_fields_set
+        missing = [key for key, name in (("from", "from_time"), ("to", "to_time")) if name not in given]
+        if missing:
+            raise ValueError(f"{', '.join(missing)}: required for a backtest")
+        foreign = {"selection": spec.selection, "max_age_candles": spec.max_age_candles is not None}
+    else:
+        foreign = {"from": spec.from_time != EPOCH, "trading": spec.trading}
+    _refuse(spec.kind, [name for name, is_given in foreign.items() if is_given])
+    try:
+        override(SelectionRules(), spec.selection)
+    except ConfigurationError as error:
+        raise ValueError(str(error)) from error
+
+
+def _refuse(kind: RunKind, foreign: Sequence[str]) -> None:
+    if foreign:
+        raise ValueError(f"{', '.join(foreign)}: means nothing for a run of kind {kind}; leave it out")
 
 
 def _check_trading(overrides: dict[str, JsonValue]) -> None:
@@ -143,6 +184,19 @@ class Variant(Value):
     trading: Trading
     fingerprint: str
     """Of the code it was planned with."""
+    category: str = "general"
+    """Of the strategy: what a selection diversifies over."""
+
+
+class Evaluation(NamedTuple):
+    """What an evaluate run has that a backtest has not."""
+
+    since: datetime
+    """Open time of the oldest candle that is no stale one."""
+    until: datetime
+    """Open time of the first candle that does not count: the run looks at what was there before it."""
+    rules: SelectionRules
+    """That its positions are selected by."""
 
 
 class Series(NamedTuple):
@@ -164,3 +218,27 @@ class Unit(NamedTuple):
     """Number of its variant in the run."""
     symbol: str
     candles: int
+
+
+class Slice(NamedTuple):
+    """Markets of an evaluate run that are claimed, evaluated and recorded together, for some of its variants."""
+
+    number: int
+    """In its run, from 0."""
+    first_market: int
+    """Number of the first of its markets in the run; the others follow."""
+    symbols: tuple[str, ...]
+    variants: tuple[int, ...]
+    """Numbers of the variants."""
+
+
+def cut_slices(symbols: Sequence[str], variants: int, markets: int) -> Iterator[Slice]:
+    """Cut the markets of a run into slices.
+
+    Args:
+        symbols: of the run, in order.
+        variants: how many it has.
+        markets: of each slice.
+    """
+    for number, first in enumerate(range(0, len(symbols), markets)):
+        yield Slice(number, first, tuple(symbols[first : first + markets]), tuple(range(variants)))

@@ -90,8 +90,11 @@ class Selected(NamedTuple):
 
 
 class Reason(StrEnum):
-    """Why a candidate was rejected."""
+    """Why a market's candidate was rejected; of one of the first three there was nothing to select from."""
 
+    FAILED = "failed"
+    STALE = "stale"
+    SHORT_HISTORY = "short_history"
     FLAT = "flat"
     NO_EDGE = "no_edge"
     EDGE_BELOW_MINIMUM = "edge_below_minimum"

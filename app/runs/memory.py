@@ -35,6 +35,23 @@ def forgets_within(strategy: Strategy, window: int, timeframe: Timeframe) -> boo
     return all(_memory(each, timeframe) + strategy.reach <= window for each in strategy.declared.values())
 
 
+def candles_remembered(strategy: Strategy, window: int, timeframe: Timeframe) -> int:
+    """Return how many candles a strategy's answer about the last one depends on, `window` at most.
+
+    Args:
+        strategy: any; of one that declares no indicator nothing is known, and it is given the whole window.
+        window: candles of a worker's window.
+        timeframe: of the candles.
+
+    Raises:
+        TimeframeError: candles of that timeframe cannot make those of a higher one that is declared.
+    """
+    if not strategy.declared:
+        return window
+    remembered = max(_memory(each, timeframe) for each in strategy.declared.values()) + strategy.reach
+    return min(window, max(remembered, strategy.warmups[timeframe]))
+
+
 def _memory(indicator: Indicator, timeframe: Timeframe) -> int:
     """Return after how many candles an indicator has forgotten."""
     settled = indicator.settled_on(timeframe) if indicator.timeframe else indicator.settled

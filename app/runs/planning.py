@@ -16,10 +16,10 @@ from pydantic import ValidationError
 
 from app.domain.base import explain
 from app.domain.candles import Timeframe
-from app.domain.runs import Method, RunKind, RunSpec, Series, Unit, Variant
+from app.domain.runs import Evaluation, Method, RunKind, RunSpec, Series, Unit, Variant
 from app.domain.strategies import StrategyDefinition, Trading
 from app.errors import ConfigurationError, did_you_mean
-from app.runs.memory import forgets_within
+from app.runs.memory import candles_remembered, forgets_within
 from app.strategies.fingerprint import take_fingerprint
 from app.strategies.registry import Problem, Registry, build
 from app.strategies.sdk import Strategy
@@ -46,6 +46,10 @@ class Plan:
     units: Sequence[Unit]
     series: Sequence[Series]
     warnings: Sequence[str] = ()
+    window: int = 1
+    """Candles that a strategy sees."""
+    evaluation: Evaluation | None = None
+    """Of an evaluate run."""
 
     @property
     def candles(self) -> int:
@@ -77,6 +81,7 @@ class Planner:
         self._most_units = most_units
         self._problems: list[str] = []
         self._warnings: list[str] = []
+        self._needed = 1
 
     def plan(self, spec: RunSpec, sources: Sequence[Source], stored: Stored) -> Plan:
         """Plan a run.
@@ -89,21 +94,35 @@ class Planner:
         Raises:
             ConfigurationError: it cannot be done; names each field, the limit, and how to raise it.
         """
-        self._problems, self._warnings = [], []
-        if spec.kind is not RunKind.BACKTEST:
-            self._problems.append(f"kind: {spec.kind} runs cannot be started yet; allowed: {RunKind.BACKTEST}")
-        series = self._series(spec, stored)
+        self._problems, self._warnings, self._needed = [], [], 1
+        is_evaluation = spec.kind is RunKind.EVALUATE
+        self._check_patterns(spec, stored)
+        series = self._markets(stored) if is_evaluation else self._series(spec, stored)
         self._check_size(spec, sources, series)
         variants = [] if self._problems else [each for source in sources for each in self._variants(spec, source)]
         if self._problems:
             raise ConfigurationError("nothing was started, because of" + "".join(f"\n  - {p}" for p in self._problems))
-        return Plan(variants, list(_units(variants, series)), series, self._warnings)
+        is_short = is_evaluation and spec.method is Method.AUTO
+        window = self._needed if is_short else self._window
+        return Plan(variants, list(_units(variants, series)), series, self._warnings, window)
 
-    def _series(self, spec: RunSpec, stored: Stored) -> list[Series]:
+    def _check_patterns(self, spec: RunSpec, stored: Stored) -> None:
         for pattern in spec.symbols:
             if not any(fnmatchcase(symbol, pattern) for symbol in stored.symbols):
                 hint = did_you_mean(pattern, stored.symbols[:20])
                 self._problems.append(f"symbols: no stored {spec.timeframe} series matches {pattern!r}: {hint}")
+
+    def _markets(self, stored: Stored) -> list[Series]:
+        """Return the markets of an evaluate run; one whose latest candle is too old stays, to be rejected."""
+        stale = [series.symbol for series in stored.series if not series.candles]
+        found = f"the latest candles of {len(stale):,} series are older than max_age_candles allows: {_listed(stale)}"
+        if stale and len(stale) == len(stored.series):
+            self._problems.append(f"to: {found}; say as of when ('to'), or raise CANDLEFLEET_BATCH__MAX_AGE_CANDLES")
+        elif stale:
+            self._warnings.append(f"{found}: rejected as stale")
+        return list(stored.series)
+
+    def _series(self, spec: RunSpec, stored: Stored) -> list[Series]:
         found = [series for series in stored.series if series.candles]
         empty = [series.symbol for series in stored.series if not series.candles]
         if stored.series and not found:
@@ -170,6 +189,7 @@ class Planner:
                 refused.append(f"{dict(zip(grid, values, strict=True))}: {'; '.join(map(str, problems))}")
                 continue
             made += 1
+            self._needed = max(self._needed, candles_remembered(strategy, self._window, spec.timeframe))
             self._warn_of_memory(strategy, spec)
             yield self._variant(source, strategy, trading)
         self._tell_refused(definition.name, refused, made)
@@ -193,6 +213,7 @@ class Planner:
             params=params.model_dump(mode="json"),
             trading=trading,
             fingerprint=str(take_fingerprint(strategy, self._registry.allowed_modules)),
+            category=definition.category,
         )
 
     def _tell_refused(self, name: str, refused: Sequence[str], made: int) -> None:
@@ -209,7 +230,7 @@ class Planner:
             f"{strategy.name}: its indicators remember more than the window of {self._window} candles, so a few "
             "answers may differ from live ones; method = 'windows' gives exactly those, far more slowly"
         )
-        is_windowed = spec.method is Method.WINDOWS or not strategy.vectorised
+        is_windowed = spec.kind is RunKind.EVALUATE or spec.method is Method.WINDOWS or not strategy.vectorised
         is_exact = is_windowed or forgets_within(strategy, self._window, spec.timeframe)
         if not is_exact and warning not in self._warnings:
             self._warnings.append(warning)

@@ -9,11 +9,24 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, func, insert, select, text, update
 
-from app.domain.runs import RunSpec, RunState, Series, Unit, UnitState, Variant
+from app.domain.runs import (
+    Evaluation,
+    RunKind,
+    RunSpec,
+    RunState,
+    Series,
+    SliceState,
+    Unit,
+    UnitState,
+    Variant,
+    cut_slices,
+)
 from app.errors import ConfigurationError
 from app.storage.copying import build_rows, copy_rows, ints, word
 from app.storage.engine import driver_of
-from app.storage.schema import runs, units, variants
+from app.storage.run_closing import close_run
+from app.storage.schema import runs, slices, units, variants
+from app.storage.slices import retry_failed, save_slices
 
 #: Units written in one COPY.
 _ROWS = 10_000
@@ -23,6 +36,17 @@ _COUNTS = text("""
            coalesce(sum(cpu_ms), 0) AS cpu_ms, coalesce(max(memory_mb), 0) AS memory_mb
     FROM units WHERE run_id = :run GROUP BY state
 """)
+#: Of an evaluate run, whose units are cells of its slices: what is not pending, cancelled or failed has succeeded.
+_EVALUATION_COUNTS = text("""
+    WITH sized AS (SELECT *, cardinality(symbols) * cardinality(variants) AS size FROM slices WHERE run_id = :run),
+         counted AS (SELECT coalesce(sum(size) FILTER (WHERE state = 'pending'), 0) AS pending,
+                            coalesce(sum(size) FILTER (WHERE state = 'cancelled'), 0) AS cancelled,
+                            coalesce(sum(elapsed_ms), 0) AS elapsed_ms, coalesce(sum(cpu_ms), 0) AS cpu_ms,
+                            coalesce(max(memory_mb), 0) AS memory_mb,
+                            (SELECT count(*) FROM evaluation_errors WHERE run_id = :run) AS failed
+                     FROM sized)
+    SELECT c.*, r.units - c.pending - c.cancelled - c.failed AS succeeded FROM counted c, runs r WHERE r.id = :run
+""")
 #: Of a run, those that a slot works on; a lock of two numbers has `objsubid` 2.
 _TICKETS = text("""
     SELECT objid::int FROM pg_locks
@@ -31,11 +55,13 @@ _TICKETS = text("""
 """)
 _OPEN = text("""
     SELECT r.id, r.spec, r.hard_limit_s, (SELECT count(*) FROM units u WHERE u.run_id = r.id AND u.state = 'pending')
+                                       + (SELECT count(*) FROM slices s WHERE s.run_id = r.id AND s.state = 'pending')
     FROM runs r WHERE r.state = 'running' ORDER BY r.id
 """)
-_CLOSE_FINISHED = text("""
-    UPDATE runs SET state = 'complete', finished_at = clock_timestamp()
-    WHERE state = 'running' AND NOT EXISTS (SELECT FROM units u WHERE u.run_id = runs.id AND u.state = 'pending')
+_FINISHED = text("""
+    SELECT id FROM runs r WHERE state = 'running'
+      AND NOT EXISTS (SELECT FROM units u WHERE u.run_id = r.id AND u.state = 'pending')
+      AND NOT EXISTS (SELECT FROM slices s WHERE s.run_id = r.id AND s.state = 'pending')
 """)
 _UNITS = text("""
     SELECT u.number, v.strategy, v.params, u.symbol, u.candles, u.state, u.attempts, u.elapsed_ms, u.memory_mb,
@@ -69,6 +95,10 @@ class Run:
     warnings: Sequence[str]
     created_at: datetime
     finished_at: datetime | None
+    selection: dict[str, Any] | None
+    """Of an evaluate run: its rules, and what came of them once it is complete."""
+    validation: dict[str, Any] | None
+    """What was measured and checked, once it is complete."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +137,7 @@ class OpenRun:
     concurrency: int
     hard_limit_s: float
     pending: int
+    """Units or slices that are not done."""
 
 
 def save_run(
@@ -119,17 +150,24 @@ def save_run(
     warnings: Sequence[str],
     window: int,
     hard_limit_s: float,
+    evaluation: Evaluation | None = None,
 ) -> int:
     """Write a run with all of its units, in the caller's transaction; return its id."""
+    since, until = (evaluation.since, evaluation.until) if evaluation else (spec.from_time, spec.to_time)
     values = {
         **{"kind": spec.kind.value, "state": RunState.RUNNING.value, "key": spec.key},
         **{"spec": dump_spec(spec), "timeframe": spec.timeframe.value, "window": window, "hard_limit_s": hard_limit_s},
-        **{"from_time": spec.from_time, "to_time": spec.to_time, "warnings": list(warnings)},
+        **{"from_time": since, "to_time": until, "warnings": list(warnings)},
         **{"units": len(units_), "candles": sum(unit.candles for unit in units_), "series": [list(s) for s in series]},
+        "selection": evaluation and {"rules": evaluation.rules.model_dump(mode="json")},
     }
     run_id = int(connection.execute(insert(runs).values(**values).returning(runs.c.id)).scalar_one())
     rows = [{"run_id": run_id, "number": n, **each.model_dump(mode="json")} for n, each in enumerate(variants_)]
     connection.execute(insert(variants), rows)
+    if evaluation is not None:
+        symbols = [each.symbol for each in series]
+        save_slices(driver_of(connection), run_id, cut_slices(symbols, len(rows), spec.limits.batch_size))
+        return run_id
     columns = ("run_id", "number", "variant", "symbol", "candles")
     copy_rows(driver_of(connection), "units", columns, (_unit_row(run_id, unit) for unit in units_))
     return run_id
@@ -170,7 +208,9 @@ def list_runs(connection: Connection, limit: int) -> list[Run]:
 
 def load_progress(connection: Connection, run_id: int) -> Progress:
     """Count the units of a run."""
-    state = connection.execute(select(runs.c.state).where(runs.c.id == run_id)).scalar_one()
+    state, kind = connection.execute(select(runs.c.state, runs.c.kind).where(runs.c.id == run_id)).one()
+    if kind == RunKind.EVALUATE:
+        return _load_evaluation_progress(connection, run_id, RunState(state))
     rows = {row.state: row for row in connection.execute(_COUNTS, {"run": run_id})}
     done = [row for name, row in rows.items() if name in (UnitState.SUCCEEDED, UnitState.FAILED)]
     return Progress(
@@ -180,6 +220,19 @@ def load_progress(connection: Connection, run_id: int) -> Progress:
         elapsed_ms=sum(row.elapsed_ms for row in done),
         cpu_ms=sum(row.cpu_ms for row in done),
         memory_mb=max((row.memory_mb for row in done), default=0),
+        slots=len(load_held_tickets(connection, run_id)),
+    )
+
+
+def _load_evaluation_progress(connection: Connection, run_id: int, state: RunState) -> Progress:
+    row = connection.execute(_EVALUATION_COUNTS, {"run": run_id}).one()
+    return Progress(
+        state=state,
+        units={each.value: int(getattr(row, each.value)) for each in UnitState},
+        candles=int(row.succeeded),
+        elapsed_ms=row.elapsed_ms,
+        cpu_ms=row.cpu_ms,
+        memory_mb=row.memory_mb,
         slots=len(load_held_tickets(connection, run_id)),
     )
 
@@ -209,6 +262,9 @@ def switch(connection: Connection, run_id: int, state: RunState, allowed: Sequen
 
 def cancel_units(connection: Connection, run_id: int) -> int:
     """End every pending unit of a run, those included that are executed now; return how many."""
+    ended = {"state": SliceState.CANCELLED.value, "claim": None, "ticket": None}
+    waiting = slices.c.run_id == run_id, slices.c.state == SliceState.PENDING.value
+    connection.execute(update(slices).where(*waiting).values(**ended))
     pending = units.c.run_id == run_id, units.c.state == UnitState.PENDING.value
     values = {"state": UnitState.CANCELLED.value, "claim": None, "ticket": None, "finished_at": func.clock_timestamp()}
     return connection.execute(update(units).where(*pending).values(**values)).rowcount
@@ -216,9 +272,10 @@ def cancel_units(connection: Connection, run_id: int) -> int:
 
 def retry_units(connection: Connection, run_id: int) -> int:
     """Make the failed units of a run pending again; return how many."""
+    evaluations = retry_failed(driver_of(connection), run_id)
     failed = units.c.run_id == run_id, units.c.state == UnitState.FAILED.value
     values = {"state": UnitState.PENDING.value, "attempts": 0, "error_class": None, "error": None, "finished_at": None}
-    return connection.execute(update(units).where(*failed).values(**values)).rowcount
+    return evaluations + connection.execute(update(units).where(*failed).values(**values)).rowcount
 
 
 def load_open(connection: Connection) -> list[OpenRun]:
@@ -236,11 +293,13 @@ def load_held_tickets(connection: Connection, run_id: int) -> set[int]:
 
 def close_finished(connection: Connection) -> int:
     """Complete the running runs that have no pending unit left; return how many."""
-    return connection.execute(_CLOSE_FINISHED).rowcount
+    finished = connection.execute(_FINISHED).scalars().all()
+    return sum(close_run(driver_of(connection), run_id) for run_id in finished)
 
 
 def _read(row: Row[Any]) -> Run:
-    shown = ("id", "key", "units", "candles", "window", "hard_limit_s", "warnings", "created_at", "finished_at")
+    sizes = ("id", "key", "units", "candles", "window", "hard_limit_s")
+    shown = (*sizes, "warnings", "created_at", "finished_at", "selection", "validation")
     values = {name: getattr(row, name) for name in shown}
     series = [Series(*each) for each in row.series]
     return Run(**values, state=RunState(row.state), spec=RunSpec.model_validate(row.spec), series=series)

@@ -38,7 +38,7 @@ from app.domain.decisions import ClosedBy
 from app.domain.jobs import DispatchState, OutcomeStatus
 from app.domain.orders import ActionState
 from app.domain.positions import EventKind, IntentKind, Reason
-from app.domain.runs import RunKind, RunState, UnitState
+from app.domain.runs import RunKind, RunState, SliceState, UnitState
 from app.domain.strategies import Priority, StrategyStatus
 
 metadata = MetaData(
@@ -455,6 +455,8 @@ runs = Table(
     _required("warnings", JSONB()),
     _moment("created_at", default=True),
     _moment("finished_at", nullable=True),
+    Column("selection", JSONB),
+    Column("validation", JSONB),
     UniqueConstraint("key"),
     _one_of("kind", [word.value for word in RunKind]),
     _one_of("state", [word.value for word in RunState]),
@@ -474,6 +476,7 @@ variants = Table(
     _required("params", JSONB()),
     _required("trading", JSONB()),
     _required("fingerprint", Text()),
+    Column("category", Text, nullable=False, server_default=text("'general'")),
     PrimaryKeyConstraint("run_id", "number"),
 )
 
@@ -546,5 +549,85 @@ unit_equity = Table(
     _required("equity", ARRAY(Double)),
     _required("drawdown_percent", ARRAY(Double)),
     _required("close", ARRAY(Double)),
+    PrimaryKeyConstraint("run_id", "unit"),
+)
+
+#: The queue of an evaluate run: markets that a slot claims and records at once, for some of the run's variants. Market
+#: and variant make the number of a unit: market times the run's variants plus variant.
+slices = Table(
+    "slices",
+    metadata,
+    _required("run_id", Integer()),
+    _required("number", Integer()),
+    _required("first_market", Integer()),
+    _required("symbols", ARRAY(Text)),
+    _required("variants", ARRAY(Integer)),
+    Column("state", Text, nullable=False, server_default=text(f"'{SliceState.PENDING}'")),
+    _counter("attempts", SmallInteger()),
+    Column("claim", BigInteger),
+    Column("ticket", Integer),
+    _moment("started_at", nullable=True),
+    _moment("finished_at", nullable=True),
+    Column("worker", Text),
+    Column("elapsed_ms", Double),
+    Column("cpu_ms", Double),
+    Column("memory_mb", Integer),
+    PrimaryKeyConstraint("run_id", "number"),
+    _one_of("state", [word.value for word in SliceState]),
+)
+Index("ix_slices_pending", slices.c.run_id, slices.c.number, postgresql_where=text(f"state = '{SliceState.PENDING}'"))
+
+#: What a variant says of each market of a slice, in the slice's order; NaN where nothing is stated.
+evaluations = Table(
+    "evaluations",
+    metadata,
+    _required("run_id", Integer()),
+    _required("slice", Integer()),
+    _required("variant", Integer()),
+    _required("status", ARRAY(SmallInteger)),
+    _required("opened_ms", ARRAY(BigInteger)),
+    _required("action", ARRAY(SmallInteger)),
+    _required("strength", ARRAY(Double)),
+    _required("edge", ARRAY(Double)),
+    _required("price", ARRAY(Double)),
+    _required("stop", ARRAY(Double)),
+    _required("target", ARRAY(Double)),
+    PrimaryKeyConstraint("run_id", "slice", "variant"),
+)
+
+#: Why units of an evaluate run have no signal.
+evaluation_errors = Table(
+    "evaluation_errors",
+    metadata,
+    _required("run_id", Integer()),
+    _required("unit", Integer()),
+    _required("attempts", SmallInteger()),
+    _required("error_class", Text()),
+    _required("error", Text()),
+    PrimaryKeyConstraint("run_id", "unit"),
+)
+
+#: The positions that an evaluate run selected, best edge first.
+selected = Table(
+    "selected",
+    metadata,
+    _required("run_id", Integer()),
+    _required("unit", Integer()),
+    _required("rank", Integer()),
+    _required("stop", Double()),
+    _required("target", Double()),
+    _required("size_percent", Double()),
+    _required("risk_percent", Double()),
+    PrimaryKeyConstraint("run_id", "unit"),
+)
+
+#: What it did not select, and why; the detail is left out where the reason and the unit's own values say it all.
+rejected = Table(
+    "rejected",
+    metadata,
+    _required("run_id", Integer()),
+    _required("unit", Integer()),
+    _required("reason", Text()),
+    Column("detail", Text),
     PrimaryKeyConstraint("run_id", "unit"),
 )

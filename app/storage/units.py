@@ -19,11 +19,13 @@ from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
 from app.domain.candles import Timeframe
-from app.domain.runs import Method, RunLimits, RunState, Unit, UnitState, Variant
+from app.domain.runs import Method, RunKind, RunLimits, RunState, Unit, UnitState, Variant
 from app.runs.report.sampling import sample
 from app.runs.shapes import Curve, IntArray, Trade
 from app.storage.arrays import FLOAT8, INT2, INT8
 from app.storage.copying import array, build_rows, copy_rows, floats, ints, moments, word
+from app.storage.run_closing import close_run
+from app.storage.slices import release_slices
 
 _LOCK = "SELECT pg_try_advisory_lock(%(run)s, %(ticket)s)"
 _UNLOCK = "SELECT pg_advisory_unlock(%(run)s, %(ticket)s)"
@@ -72,13 +74,11 @@ _RECORD = """
     RETURNING number
 """
 
-_COMPLETE = """
-    UPDATE runs SET state = 'complete', finished_at = clock_timestamp()
-    WHERE id = %(run)s AND state = 'running'
-      AND NOT EXISTS (SELECT FROM units WHERE run_id = %(run)s AND state = 'pending')
+_RUN = """
+    SELECT kind, state, timeframe, from_time, to_time, "window", hard_limit_s, spec,
+           (SELECT count(*) FROM variants WHERE run_id = id) AS variants
+    FROM runs WHERE id = %(run)s
 """
-
-_RUN = 'SELECT state, timeframe, from_time, to_time, "window", hard_limit_s, spec FROM runs WHERE id = %(run)s'
 _VARIANT = "SELECT * FROM variants WHERE run_id = %(run)s AND number = %(number)s"
 
 
@@ -110,14 +110,18 @@ class StoredRun:
     """What a slot needs to know of a run."""
 
     id: int
+    kind: RunKind
     state: RunState
     timeframe: Timeframe
     from_time: datetime
+    """Open time of the first candle that counts; the latest candle of an evaluate run may not be older."""
     to_time: datetime
     window: int
+    """Candles that a strategy sees."""
     hard_limit_s: float
     method: Method
     limits: RunLimits
+    variants: int
 
 
 class Results(NamedTuple):
@@ -159,7 +163,8 @@ def take_ticket(driver: DriverConnection[Any], stint: Stint) -> bool:
 def give_back_ticket(driver: DriverConnection[Any], stint: Stint) -> None:
     """Give back what was claimed and not executed, end the run if nothing is left of it, and unlock the ticket."""
     driver.execute(_RELEASE, stint.values)
-    driver.execute(_COMPLETE, stint.values)
+    release_slices(driver, stint.values)
+    close_run(driver, stint.run)
     driver.execute(_UNLOCK, stint.values)
 
 
@@ -169,8 +174,9 @@ def load_run(driver: DriverConnection[Any], run: int) -> StoredRun | None:
     if row is None:
         return None
     limits, method = RunLimits(**row["spec"]["limits"]), Method(row["spec"]["method"])
-    range_ = (RunState(row["state"]), Timeframe(row["timeframe"]), row["from_time"], row["to_time"])
-    return StoredRun(run, *range_, row["window"], row["hard_limit_s"], method, limits)
+    kind, state = RunKind(row["kind"]), RunState(row["state"])
+    range_ = (Timeframe(row["timeframe"]), row["from_time"], row["to_time"])
+    return StoredRun(run, kind, state, *range_, row["window"], row["hard_limit_s"], method, limits, row["variants"])
 
 
 def load_state(driver: DriverConnection[Any], run: int) -> RunState | None:

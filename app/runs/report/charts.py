@@ -159,5 +159,5 @@ def _places(times_ms: Sequence[int]) -> list[float]:
 
 def _path(places: Sequence[float], shares: Iterable[float]) -> str:
     """Return an SVG path through places (shares from the left) and shares (from the bottom)."""
-    points = (f"{SIZE * x:.0f} {SIZE * (1 - y):.0f}" for x, y in zip(places, shares, strict=True))
+    points = (f"{round(SIZE * x)} {round(SIZE * (1 - y))}" for x, y in zip(places, shares, strict=True))
     return "M" + "L".join(points)
