@@ -38,7 +38,7 @@ from app.operations_runs import (
 )
 from app.runs.metrics import Metrics
 from app.runs.planning import Plan
-from app.runs.report.document import Document
+from app.runs.report.document import Document, SelectionReport
 from app.runs.report.html import to_html
 from app.runs.report.table import to_csv
 from app.runs.specification import read_spec
@@ -220,7 +220,16 @@ def report(
         return
     for path in filter(None, (html, csv)):
         say(f"Written: {path}")
-    _print_ranking(document)
+    if document.selection is None:
+        _print_ranking(document)
+    else:
+        _print_selected(document.selection)
+
+
+def _print_selected(selection: SelectionReport) -> None:
+    rows = [each.model_dump() for each in selection.selected]
+    columns = ("symbol", "action", "strategy", "edge_percent", "price", "stop", "target", "size_percent")
+    print_rows(rows, (*columns, "risk_percent"), as_json=False, empty="Nothing was selected.")
 
 
 def _print_ranking(document: Document) -> None:

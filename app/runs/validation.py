@@ -166,7 +166,7 @@ def _check_diversification(selection: Selection, held: tuple[Held, ...], rules: 
     grown = [name for name, count in after.items() if count > max(rules.per_category, before[name])]
     return Check(
         name="diversification",
-        expected=f"at most {rules.per_category} positions a category" if rules.require_diversification else "off",
+        expected=f"none grew beyond {rules.per_category} positions" if rules.require_diversification else "off",
         found=f"most {fullest[0][1]} ({fullest[0][0]})" if fullest else _NOTHING,
         passed=not (rules.require_diversification and grown),
     )
