@@ -23,6 +23,7 @@ from app.domain.costs import Room
 from app.domain.decisions import DecisionRules
 from app.domain.jobs import MOST_IN_MESSAGE, MOST_JOBS
 from app.domain.queues import QueueLimit
+from app.domain.selection import SelectionRules
 from app.domain.strategies import Priority
 from app.errors import ConfigurationError
 
@@ -210,6 +211,26 @@ class MaintenanceSettings(Group):
     """Days after which outcomes are dropped, a partition at a time."""
 
 
+class BatchSettings(Group, SelectionRules):
+    """Batch runs, and what is selected from what they find; a run may override each for itself."""
+
+    enabled: bool = True
+    """False: no run is started."""
+    max_concurrency: Annotated[int, Field(ge=1)] = 50
+    """Most units of one run that are executed at a time."""
+    batch_size: Annotated[int, Field(ge=1)] = 100
+    """Most units that a slot claims at once."""
+    timeout_ms: Annotated[int, Field(ge=1)] = 5000
+    """Soft limit of one unit."""
+    retries: Annotated[int, Field(ge=0, le=10)] = 2
+    """Further attempts after the first one of a unit failed."""
+
+    @property
+    def selection(self) -> SelectionRules:
+        """What is selected and how large."""
+        return SelectionRules(**self.model_dump(include=set(SelectionRules.model_fields)))
+
+
 class EventSettings(Group):
     """What workers tell Flower, and anything else that listens to Celery's events, of every job."""
 
@@ -318,6 +339,7 @@ class Settings(BaseSettings):
     decision: DecisionSettings = DecisionSettings()
     breaker: BreakerSettings = BreakerSettings()
     maintenance: MaintenanceSettings = MaintenanceSettings()
+    batch: BatchSettings = BatchSettings()
     events: EventSettings = EventSettings()
     risk: RiskSettings = RiskSettings()
     actions: ActionSettings = ActionSettings()

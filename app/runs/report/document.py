@@ -1,0 +1,231 @@
+"""The document of a run's report: what `runs report --json` prints, and everything the page shows. Public shape."""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
+
+from pydantic import Field, JsonValue
+
+from app.domain.base import UtcDatetime, Value
+from app.domain.candles import Timeframe
+from app.domain.selection import Selection, SelectionRules
+from app.runs.deflation import DeflatedSharpe
+from app.runs.metrics import Metrics
+from app.runs.report.sampling import SampledCurve
+from app.runs.validation import ValidationRecord
+
+#: Variants that a heat map has columns of their own for; with more, the variants of one strategy share a column.
+MOST_VARIANTS = 24
+
+
+class RunSummary(Value):
+    """The run itself."""
+
+    id: int
+    kind: Literal["backtest", "evaluate"]
+    state: str
+    created_at: UtcDatetime
+    started_at: UtcDatetime | None = None
+    finished_at: UtcDatetime | None = None
+    units: int
+    succeeded: int
+    failed: int = 0
+    cancelled: int = 0
+    candles: int
+    """Candles that were evaluated, over all units."""
+
+
+class DataRange(Value):
+    """The candles of one series that the run is about."""
+
+    symbol: str
+    timeframe: Timeframe
+    from_time: UtcDatetime
+    """Open time of the first candle."""
+    to_time: UtcDatetime
+    """Close time of the last candle."""
+    candles: int
+    gaps: int
+    """Breaks in the grid."""
+    missing: int
+    """Candles absent in them."""
+    longest_gap_s: float = 0.0
+
+
+class UnitReport(Value):
+    """One strategy on one symbol."""
+
+    id: int
+    strategy: str
+    revision: int | None = None
+    params: dict[str, JsonValue] = Field(default_factory=dict)
+    symbol: str
+    timeframe: Timeframe
+    state: str
+    error: str | None = None
+    metrics: Metrics | None = None
+    deflated: DeflatedSharpe | None = None
+    curve: SampledCurve | None = None
+    """Of the best units only: a run has too many of them."""
+
+    @property
+    def parameters(self) -> str:
+        """The params in words."""
+        return ", ".join(f"{name} {_shown(value)}" for name, value in self.params.items())
+
+    @property
+    def variant(self) -> str:
+        """The strategy with its params."""
+        return f"{self.strategy} ({self.parameters})" if self.params else self.strategy
+
+
+class HeatMap(Value):
+    """A measure of every symbol and strategy; None where no unit has it."""
+
+    measure: str
+    columns: tuple[str, ...]
+    """Variants of strategies, or strategies when there are too many variants: then a cell is the median of them."""
+    by_variant: bool
+    rows: tuple[str, ...]
+    """Symbols, best median first."""
+    cells: tuple[tuple[float | None, ...], ...]
+    """A tuple a row."""
+
+
+class SelectedPosition(Value):
+    """A position to be opened."""
+
+    symbol: str
+    strategy: str
+    category: str
+    action: int
+    edge_percent: float
+    strength: float
+    price: float
+    stop: float
+    target: float
+    size_percent: float
+    risk_percent: float
+
+
+class RejectedCandidate(Value):
+    """A candidate that becomes no position."""
+
+    symbol: str
+    strategy: str
+    category: str
+    action: int
+    edge_percent: float | None
+    reason: str
+    detail: str
+
+
+class SelectionReport(Value):
+    """What was made of the candidates of a run, best edge first."""
+
+    rules: SelectionRules
+    selected: tuple[SelectedPosition, ...]
+    rejected: tuple[RejectedCandidate, ...]
+    risk_percent: float
+    exposure_percent: float
+
+    @classmethod
+    def of(cls, selection: Selection, rules: SelectionRules) -> SelectionReport:
+        """Build it from a selection and the rules it was made by."""
+        return cls(
+            rules=rules,
+            selected=tuple(
+                SelectedPosition(**_fields(SelectedPosition, {**each.candidate._asdict(), **each._asdict()}))
+                for each in selection.selected
+            ),
+            rejected=tuple(
+                RejectedCandidate(**_fields(RejectedCandidate, {**each.candidate._asdict(), **each._asdict()}))
+                for each in selection.rejected
+            ),
+            risk_percent=selection.risk_percent,
+            exposure_percent=selection.exposure_percent,
+        )
+
+
+class Document(Value):
+    """Everything that is told of a run."""
+
+    version: Literal[1] = 1
+    """Of this shape; it grows when a field changes its meaning or goes."""
+    made_at: UtcDatetime
+    run: RunSummary
+    spec: dict[str, JsonValue]
+    """What the operator asked for."""
+    data: tuple[DataRange, ...]
+    versions: dict[str, str]
+    units: tuple[UnitReport, ...]
+    """Best Sharpe ratio first; units without one last."""
+    heat: HeatMap
+    selection: SelectionReport | None = None
+    validation: ValidationRecord | None = None
+
+
+def build_document(
+    *,
+    made_at: UtcDatetime,
+    run: RunSummary,
+    spec: dict[str, JsonValue],
+    data: Sequence[DataRange],
+    versions: dict[str, str],
+    units: Iterable[UnitReport],
+    selection: SelectionReport | None = None,
+    validation: ValidationRecord | None = None,
+) -> Document:
+    """Build the document: the units are ranked, and their returns laid out by symbol and strategy."""
+    ranked = tuple(sorted(units, key=_rank))
+    return Document(
+        made_at=made_at,
+        run=run,
+        spec=spec,
+        data=tuple(sorted(data, key=lambda each: (each.symbol, each.timeframe.duration))),
+        versions=versions,
+        units=ranked,
+        heat=build_heat(ranked),
+        selection=selection,
+        validation=validation,
+    )
+
+
+def build_heat(units: Sequence[UnitReport]) -> HeatMap:
+    """Lay out the total return of every unit by symbol and strategy."""
+    by_variant = len({unit.variant for unit in units if unit.metrics}) <= MOST_VARIANTS
+    found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for unit in units:
+        if unit.metrics is not None:
+            column = unit.variant if by_variant else unit.strategy
+            found[unit.symbol][column].append(unit.metrics.total_return_percent)
+    columns = tuple(sorted({column for cells in found.values() for column in cells}))
+    medians = {
+        symbol: {name: statistics.median(values) for name, values in row.items()} for symbol, row in found.items()
+    }
+    rows = tuple(sorted(medians, key=lambda symbol: (-statistics.median(medians[symbol].values()), symbol)))
+    return HeatMap(
+        measure="total_return_percent",
+        columns=columns,
+        by_variant=by_variant,
+        rows=rows,
+        cells=tuple(tuple(medians[symbol].get(column) for column in columns) for symbol in rows),
+    )
+
+
+def _rank(unit: UnitReport) -> tuple[bool, float, float, int]:
+    if unit.metrics is None:
+        return True, 0.0, 0.0, unit.id
+    sharpe = unit.metrics.sharpe
+    return sharpe is None, -(sharpe or 0.0), -unit.metrics.total_return_percent, unit.id
+
+
+def _fields(model: type[Value], values: dict[str, Any]) -> dict[str, Any]:
+    return {name: values[name] for name in model.model_fields}
+
+
+def _shown(value: JsonValue) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
