@@ -7,7 +7,7 @@ expected: they are logged without a traceback.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class CandlefleetError(Exception):
@@ -16,6 +16,23 @@ class CandlefleetError(Exception):
 
 class ConfigurationError(CandlefleetError):
     """Settings, a definition file or the command line are wrong: stop at boot (exit code 2)."""
+
+
+class SpecificationError(ConfigurationError):
+    """What an operator asks for is wrong or cannot be done; nothing was started.
+
+    Args:
+        source: a file, or what else it came from.
+        problems: all of them; each begins with the keys it is about and a colon.
+    """
+
+    def __init__(self, source: str, problems: Sequence[str]) -> None:
+        super().__init__(f"{source}: nothing was started, because of" + "".join(f"\n  - {each}" for each in problems))
+        self.problems = tuple(problems)
+
+
+class UnknownRunError(ConfigurationError):
+    """A run that does not exist."""
 
 
 class PermanentError(CandlefleetError):
@@ -40,6 +57,10 @@ class UnknownStrategyError(PermanentError):
 
 class RejectedStrategyError(PermanentError):
     """A strategy that did not pass the gate was to get jobs."""
+
+
+class WrongStateError(PermanentError):
+    """What was asked for is not possible in the state that a thing is in."""
 
 
 class JobExpiredError(PermanentError):

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from app.domain.base import explain
 from app.domain.runs import Method, RunKind, RunSpec, Series, Unit, Variant
 from app.domain.strategies import StrategyDefinition, Trading
-from app.errors import ConfigurationError, did_you_mean
+from app.errors import ConfigurationError, SpecificationError, did_you_mean
 from app.runs.memory import forgets_within
 from app.strategies.fingerprint import take_fingerprint
 from app.strategies.registry import Problem, Registry, build
@@ -95,7 +95,7 @@ class Planner:
         self._check_size(spec, sources, series)
         variants = [] if self._problems else [each for source in sources for each in self._variants(spec, source)]
         if self._problems:
-            raise ConfigurationError("nothing was started, because of" + "".join(f"\n  - {p}" for p in self._problems))
+            raise SpecificationError("specification", self._problems)
         return Plan(variants, list(_units(variants, series)), series, self._warnings)
 
     def _series(self, spec: RunSpec, stored: Stored) -> list[Series]:

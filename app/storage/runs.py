@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, func, insert, select, text, update
 
 from app.domain.runs import RunSpec, RunState, Series, Unit, UnitState, Variant
-from app.errors import ConfigurationError
+from app.errors import UnknownRunError
 from app.storage.copying import build_rows, copy_rows, ints, word
 from app.storage.engine import driver_of
 from app.storage.schema import runs, units, variants
@@ -149,11 +149,11 @@ def load_run(connection: Connection, run_id: int) -> Run:
     """Load a run.
 
     Raises:
-        ConfigurationError: there is none of that number.
+        UnknownRunError: there is none of that number.
     """
     row = connection.execute(select(runs).where(runs.c.id == run_id)).one_or_none()
     if row is None:
-        raise ConfigurationError(f"no run {run_id}: 'candlefleet runs list' lists the newest")
+        raise UnknownRunError(f"no run {run_id}: 'candlefleet runs list' lists the newest")
     return _read(row)
 
 
