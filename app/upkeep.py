@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Event
 
+from app.broker import BATCH_QUEUE
 from app.deployment import Deployment
 from app.errors import ConfigurationError
 from app.flower import keep_password
@@ -88,6 +89,7 @@ def _prepare(settings: Settings, say: Callable[[str], None]) -> None:
 def _commands(plan: Plan) -> dict[str, tuple[str, ...]]:
     commands: dict[str, tuple[str, ...]] = {
         "worker": ("app.cli.main", "worker", "--concurrency", str(plan.slots)),
+        "runs": ("app.cli.main", "worker", "--queues", BATCH_QUEUE, "--concurrency", str(plan.slots)),
         "maintenance": ("app.cli.main", "maintenance"),
         "flower": ("app.cli.main", "flower"),
     }

@@ -9,6 +9,7 @@ from celery import Celery
 
 from app.broker import Publisher, create_celery
 from app.maintenance.base import Begin, Service
+from app.maintenance.batch import BatchKeeper
 from app.maintenance.closer import Closer
 from app.maintenance.expirer import Expirer
 from app.maintenance.fleet import Fleet
@@ -20,6 +21,7 @@ from app.maintenance.republisher import Republisher
 from app.maintenance.runner import Runner
 from app.maintenance.stalls import StallDetector
 from app.settings import Settings
+from app.tickets import Tickets
 
 #: Seconds that Redis may take to answer. Its own defaults are about 6 s to find that nobody is there and forever when
 #: somebody is silent: the lead would be lost meanwhile, and what needs no Redis would not be done.
@@ -55,6 +57,7 @@ def build_services(settings: Settings, app: Celery, publisher: Publisher) -> Cal
             ),
             Partitioner(begin),
             Retention(begin, timedelta(days=settings.maintenance.retention_days)),
+            BatchKeeper(begin, Tickets(publisher, silence), every_s),
             Janitor(begin, fleet.forget, silence, every_s),
         )
 

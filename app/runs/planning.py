@@ -137,7 +137,8 @@ class Planner:
         if count > self._most_units:
             self._problems.append(
                 f"grid: expected at most {self._most_units:,} units, found {count:,} ({combinations:,} combinations of "
-                f"strategy and params on {len(series):,} symbols): take fewer values, or raise CANDLEFLEET_RUNS__MOST_UNITS"
+                f"strategy and params on {len(series):,} symbols): take fewer values, or raise "
+                "CANDLEFLEET_RUNS__MOST_UNITS"
             )
 
     def _variants(self, spec: RunSpec, source: Source) -> Iterator[Variant]:
