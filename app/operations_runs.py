@@ -17,7 +17,7 @@ from app.broker import BATCH_QUEUE, Publisher, create_celery
 from app.deployment import Deployment
 from app.domain.costs import Room
 from app.domain.runs import Method, RunSpec, RunState, UnitState, Variant
-from app.errors import BrokerUnavailableError, ConfigurationError
+from app.errors import BrokerUnavailableError, SpecificationError, UnknownStrategyError
 from app.operations import Operations
 from app.processes import Children
 from app.runs.planning import Plan, Planner, Source, Stored
@@ -64,7 +64,7 @@ def plan(operations: Operations, spec: RunSpec) -> Plan:
     """Plan a run; nothing is stored.
 
     Raises:
-        ConfigurationError: it cannot be done; names each field, the limit, and how to raise it.
+        SpecificationError: it cannot be done; names each field, the limit, and how to raise it.
     """
     settings = operations.settings
     with operations.reading() as connection:
@@ -79,7 +79,7 @@ def start(operations: Operations, spec: RunSpec) -> Started:
     """Start a run; one whose key was used returns the run that was started with it.
 
     Raises:
-        ConfigurationError: it cannot be done, or its key was used for another specification.
+        SpecificationError: it cannot be done, or its key was used for another specification.
     """
     known = _find(operations, spec)
     if known is not None:
@@ -123,7 +123,7 @@ def load(operations: Operations, run_id: int) -> tuple[Run, Progress]:
     """Load a run and how far it is.
 
     Raises:
-        ConfigurationError: there is none of that number.
+        UnknownRunError: there is none of that number.
     """
     with operations.reading() as connection:
         return runs.load_run(connection, run_id), runs.load_progress(connection, run_id)
@@ -213,8 +213,11 @@ def _sources(operations: Operations, spec: RunSpec) -> list[Source]:
         if name.endswith(FILES):
             sources += [Source(each.definition) for each in operations.read_definitions(Path(name))]
             continue
-        with operations.reading() as connection:
-            strategy = catalogue.load_strategy(connection, name)
+        try:
+            with operations.reading() as connection:
+                strategy = catalogue.load_strategy(connection, name)
+        except UnknownStrategyError as error:
+            raise SpecificationError("specification", [f"strategies: {error}"]) from error
         sources.append(Source(strategy.definition, strategy.id, strategy.revision))
     return sources
 
@@ -225,7 +228,8 @@ def _find(operations: Operations, spec: RunSpec) -> Run | None:
     with operations.reading() as connection:
         known = runs.find_run(connection, spec.key)
     if known is not None and dump_spec(known.spec) != dump_spec(spec):
-        raise ConfigurationError(f"key: {spec.key!r} was used for run {known.id}, whose specification is another")
+        problem = f"key: {spec.key!r} was used for run {known.id}, whose specification is another"
+        raise SpecificationError("specification", [problem])
     return known
 
 

@@ -6,9 +6,9 @@ from enum import StrEnum
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, NamedTuple, Self
 
-from pydantic import Field, JsonValue, StringConstraints, model_validator
+from pydantic import Field, JsonValue, StringConstraints, ValidationError, model_validator
 
-from app.domain.base import UtcDatetime, Value
+from app.domain.base import UtcDatetime, Value, explain
 from app.domain.candles import Timeframe
 from app.domain.strategies import Pattern, Trading
 
@@ -106,7 +106,7 @@ class RunSpec(Value):
     def _check(self) -> Self:
         if self.from_time >= self.to_time:
             found = f"from {self.from_time.isoformat()} and to {self.to_time.isoformat()}"
-            raise ValueError(f"from must be before to, found {found}")
+            raise ValueError(f"from, to: expected from before to, found {found}")
         _check_trading(self.trading)
         return self
 
@@ -114,7 +114,10 @@ class RunSpec(Value):
 def _check_trading(overrides: dict[str, JsonValue]) -> None:
     if "enabled" in overrides:
         raise ValueError("trading.enabled: a run always trades; leave the key out")
-    Trading.model_validate(overrides)
+    try:
+        Trading.model_validate(overrides)
+    except ValidationError as error:
+        raise ValueError(f"trading: {explain(error)}") from error
 
 
 class Variant(Value):
