@@ -58,7 +58,8 @@ def _parse(path: Path) -> dict[str, Any]:
 
 
 def _explained(item: Any) -> str:
-    path = ".".join(str(part) for part in item["loc"])
+    # pydantic names the alternatives of a union by their types: that is no key
+    path = ".".join(str(part) for part in item["loc"] if "[" not in str(part))
     if item["type"] == "extra_forbidden":
         return f"{path}: unknown key: {did_you_mean(str(item['loc'][-1]), _keys(item['loc'][:-1]))}"
     if item["type"] == "missing":
