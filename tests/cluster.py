@@ -42,13 +42,15 @@ class WorkerProcess:
         settings: what it runs with.
         log: file that takes its output.
         slots: its pool processes.
+        queues: that it consumes, separated by commas; all when None.
     """
 
-    def __init__(self, name: str, settings: Settings, log: Path, *, slots: int = 2) -> None:
+    def __init__(self, name: str, settings: Settings, log: Path, *, slots: int = 2, queues: str | None = None) -> None:
         self.name = name
         self._settings = settings
         self._log = log
         self._slots = slots
+        self._queues = () if queues is None else ("-Q", queues)
         self._process = self._start()
 
     @property
@@ -152,7 +154,7 @@ class WorkerProcess:
         command = ("celery", "-A", "workers.main", "worker", "--without-mingle", "--without-gossip")
         with self._log.open("wb") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", *command, "-n", f"{self.name}@%h", "-c", str(self._slots)],
+                [sys.executable, "-m", *command, "-n", f"{self.name}@%h", "-c", str(self._slots), *self._queues],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -48,7 +48,7 @@ class Span:
         self.first = first
         self.window = window
         self._cached_bytes = cached_bytes
-        self._caches: dict[int, IndicatorCache] = {}
+        self._caches: dict[tuple[int, int], IndicatorCache] = {}
 
     def __len__(self) -> int:
         return len(self.bars) - self.first
@@ -73,9 +73,10 @@ class Span:
         self._caches.clear()
 
     def _indicators(self, start: int, end: int) -> IndicatorCache:
-        if start not in self._caches:
-            self._caches[start] = IndicatorCache(self.bars.first(end).last(end - start))
-        return self._caches[start]
+        place = start, end
+        if place not in self._caches:
+            self._caches[place] = IndicatorCache(self.bars.first(end).last(end - start))
+        return self._caches[place]
 
     def _forget_if_large(self) -> None:
         cells = sum(len(cache) * len(cache.bars) for cache in self._caches.values())
