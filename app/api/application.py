@@ -25,9 +25,9 @@ DESCRIPTION = """
 Starts, watches and steers batch runs, and looks at the fleet.
 
 Every call but `/api/health` wants a header `Authorization: Bearer TOKEN`; a token's role is `read` or `operate`, and
-operating includes reading. 401 is no or a wrong token, 403 a token that may only read. Every answer from 400 on is a
-problem of one shape (RFC 9457, `ProblemDetails`), except 413, plain text; 422 names each field that is wrong. 503 says with `Retry-After` when
-to try again.
+operating includes reading. 401 is no or a wrong token, 403 a token that may only read. Every answer from 400 on, except
+413, is a problem of one shape (RFC 9457, `ProblemDetails`); 422 names each field that is wrong. 503 says with
+`Retry-After` when to try again.
 """
 
 

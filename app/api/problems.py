@@ -129,9 +129,12 @@ async def _tell_invalid(_request: Request, error: Exception) -> ProblemResponse:
 
 
 def _place(item: dict[str, Any]) -> tuple[Any, ...]:
-    """Return where a problem is: without the part of the request, unless it is the whole body."""
+    """Return where a problem is, without the part of the request, unless the whole body is no specification."""
     within: tuple[Any, ...] = item["loc"][1:]
-    return ("body",) if not within or item["type"] == "json_invalid" else within
+    if item["type"] == "json_invalid":
+        return ("body",)
+    # what is wrong between fields names them itself
+    return within or (() if item["type"] == "value_error" else ("body",))
 
 
 async def _tell_unstorable(_request: Request, error: Exception) -> ProblemResponse:

@@ -80,7 +80,10 @@ def test_a_grid_is_its_possible_combinations_each_once(fast: list[int], slow: li
         ({"grid": {"fsat": [5]}}, "grid.fsat: cross has no such param: did you mean 'fast'?"),
         ({"grid": {"cros": {"fast": [5]}}}, "grid.cros: not a strategy of this run: did you mean 'cross'?"),
         ({"grid": {"fast": [500, 600]}}, "no combination of params is possible"),
-        ({"grid": {"fast": list(range(2, 60))}}, "at most 100 units, found 116 (58 combinations of strategy and params"),
+        (
+            {"grid": {"fast": list(range(2, 60))}},
+            "at most 100 units, found 116 (58 combinations of strategy and params",
+        ),
         ({"grid": {"fast": list(range(2, 60))}}, "raise CANDLEFLEET_RUNS__MOST_UNITS"),
     ],
 )

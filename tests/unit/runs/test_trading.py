@@ -39,7 +39,9 @@ def test_a_long_and_a_short_with_fees_and_slippage() -> None:
     # in at 10 with a fee of 1; closes at 12; turned round at 12: 17.8 won, a fee of 1; closes at 11, 9; out at 9
     expected = [1000, 1019, 1019, 1017.8 - 1 + 100 / 12, 1017.8 - 1 + 25, 1041.05]
     np.testing.assert_allclose(made.curve.equity, expected)
-    np.testing.assert_allclose(made.curve.exposure, [0, 120 / 1019, 120 / 1019, -(1100 / 12) / expected[3], -75 / 1041.8, 0])
+    np.testing.assert_allclose(
+        made.curve.exposure, [0, 120 / 1019, 120 / 1019, -(1100 / 12) / expected[3], -75 / 1041.8, 0]
+    )
 
 
 def test_a_position_that_is_reduced_is_one_trade_at_the_mean_of_its_exits() -> None:
