@@ -276,7 +276,7 @@ class RunSettings(Group):
     leave behind; a grid of more is usually a mistake."""
     cached_candles: Annotated[int, Field(ge=1)] = 500_000
     """Candles of runs that a slot keeps between units, least recently used series dropped first; 500,000 take 24 MB."""
-    cached_mb: Annotated[int, Field(ge=1)] = 64
+    cached_mb: Annotated[int, Field(ge=1)] = 32
     """Indicators of the newest series that a slot keeps between units, MB: the units of a grid share them."""
     nice: Annotated[int, Field(ge=0, le=19)] = 10
     """How much lower the priority of the slots of a node is that serves only runs: live slots get the cores at once."""

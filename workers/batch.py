@@ -136,6 +136,8 @@ class _Work:
         return STINT_S - (time.perf_counter() - self._began_at)
 
     def _claim(self) -> list[Claimed]:
+        if any(end.state is UnitState.PENDING for end in self._ends):
+            self._record()  # what is to be tried again can be claimed again
         most = min(self._run.limits.batch_size, self._expected())
         return self._within(lambda driver: claim_units(driver, self._stint, most)) or self._adopt()
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import UTC, date, datetime
 from enum import StrEnum
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, NamedTuple, Self
 
-from pydantic import Field, JsonValue, StringConstraints, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, JsonValue, StringConstraints, ValidationError, model_validator
 
 from app.domain.base import UtcDatetime, Value, explain
 from app.domain.candles import Timeframe
@@ -77,6 +78,17 @@ class RunLimits(Value):
 Grid = dict[str, list[JsonValue] | dict[str, list[JsonValue]]]
 
 
+def _as_utc(moment: object) -> object:
+    """Read a date, or a moment without a zone, as UTC: people write both."""
+    try:
+        parsed = datetime.fromisoformat(moment) if isinstance(moment, str) else moment
+    except ValueError:
+        return moment
+    if isinstance(parsed, date) and not isinstance(parsed, datetime):
+        parsed = datetime(parsed.year, parsed.month, parsed.day, tzinfo=UTC)
+    return parsed.replace(tzinfo=UTC) if isinstance(parsed, datetime) and parsed.tzinfo is None else parsed
+
+
 class RunSpec(Value):
     """What an operator asks for."""
 
@@ -86,9 +98,9 @@ class RunSpec(Value):
     symbols: Annotated[tuple[Pattern, ...], Field(min_length=1)] = ("*",)
     """Shell-style wildcards for stored series."""
     timeframe: Timeframe
-    from_time: Annotated[UtcDatetime, Field(alias="from")]
-    """Open time of the first candle that counts; those before it only warm up."""
-    to_time: Annotated[UtcDatetime, Field(alias="to")]
+    from_time: Annotated[UtcDatetime, BeforeValidator(_as_utc), Field(alias="from")]
+    """Open time of the first candle that counts; those before it only warm up. UTC where no zone is stated."""
+    to_time: Annotated[UtcDatetime, BeforeValidator(_as_utc), Field(alias="to")]
     """Open time of the first candle that does not count any more."""
     grid: Grid = Field(default_factory=dict)
     method: Method = Method.AUTO
@@ -127,6 +139,7 @@ class Variant(Value):
     strategy_id: int | None
     """In the catalogue; None when it came from a file."""
     revision: int | None
+    """Of the catalogue; None when its params are others, or it came from a file."""
     implementation: str
     params: dict[str, Any]
     """Complete: the defaults filled in."""

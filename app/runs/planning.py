@@ -174,13 +174,15 @@ class Planner:
         self._tell_refused(definition.name, refused, made)
 
     def _variant(self, source: Source, strategy: Strategy, trading: Trading) -> Variant:
-        definition = source.definition
+        definition, params = source.definition, strategy.params
+        own, _ = build(type(strategy), definition.params, definition.name)
+        is_revision = own is not None and own.params == params
         return Variant(
             strategy=definition.name,
             strategy_id=source.strategy_id,
-            revision=source.revision,
+            revision=source.revision if is_revision else None,
             implementation=definition.implementation,
-            params=strategy.params.model_dump(mode="json"),
+            params=params.model_dump(mode="json"),
             trading=trading,
             fingerprint=str(take_fingerprint(strategy, self._registry.allowed_modules)),
         )

@@ -120,6 +120,7 @@ class Stage:
         if keys:
             self.redis.delete(*keys)
         tables = "candles, series, strategies, strategy_revisions, dispatches, outcomes, attempts, decisions, breakers"
+        tables += ", runs, variants, units, unit_trades, unit_signals, unit_equity"
         with self.operations.changing() as connection:
             connection.execute(
                 text(f"TRUNCATE {tables}, dead_letters, nodes, producers, verifications RESTART IDENTITY CASCADE")

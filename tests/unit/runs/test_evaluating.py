@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -49,7 +50,7 @@ def test_cells_do_not_depend_on_how_the_range_is_cut(name: str, cuts: list[int])
     strategy = BUILTINS[name]()
     whole = evaluate_span(strategy, span_of(0, STORED), Method.AUTO)
     edges = [0, *sorted(cuts), STORED]
-    parts = [evaluate_span(strategy, span_of(*pair), Method.AUTO) for pair in zip(edges, edges[1:], strict=False)]
+    parts = [evaluate_span(strategy, span_of(*pair), Method.AUTO) for pair in pairwise(edges)]
     for column, other in zip(whole, joined(parts), strict=True):
         np.testing.assert_array_equal(column, other)
 

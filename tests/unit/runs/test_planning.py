@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, date, datetime
 from typing import Any
 
 import pytest
@@ -73,7 +74,7 @@ def test_a_grid_is_its_possible_combinations_each_once(fast: list[int], slow: li
         ({"limits": {"concurrency": 0}}, "limits.concurrency"),
         ({"trading": {"fee_percent": -1}}, "fee_percent"),
         ({"trading": {"enabled": False}}, "trading.enabled: a run always trades"),
-        ({"from": "2024-01-01T00:00"}, "from"),
+        ({"from": "last year"}, "from: Input should be a valid datetime"),
         ({"kind": "evaluate"}, "kind: evaluate runs cannot be started yet"),
         ({"symbols": ["BTC-USDD"]}, "no stored 1h series matches 'BTC-USDD': did you mean 'BTC-USD'?"),
         ({"grid": {"fast": []}}, "grid.fast: expected values to try, found an empty list"),
@@ -82,7 +83,7 @@ def test_a_grid_is_its_possible_combinations_each_once(fast: list[int], slow: li
         ({"grid": {"fast": [500, 600]}}, "no combination of params is possible"),
         (
             {"grid": {"fast": list(range(2, 60))}},
-            "at most 100 units, found 116 (58 combinations of strategy and params",
+            "at most 100 units, found 116 (58 combinations of strategy and",
         ),
         ({"grid": {"fast": list(range(2, 60))}}, "raise CANDLEFLEET_RUNS__MOST_UNITS"),
     ],
@@ -122,3 +123,13 @@ def test_a_runs_trading_lies_over_that_of_the_strategy() -> None:
     own = Trading(size_percent=5.0, fee_percent=0.3, enabled=False)
     (variant,) = plan(source(trading=own), trading={"fee_percent": 0.02, "capital": 500.0}).variants
     assert variant.trading == Trading(size_percent=5.0, fee_percent=0.02, capital=500.0, enabled=True)
+
+
+def test_only_a_variant_with_the_params_of_the_catalogue_has_its_revision() -> None:
+    variants = plan(source(params={"fast": 8}), grid={"fast": [8, 9], "slow": [26]}).variants
+    assert [(each.params["fast"], each.strategy_id, each.revision) for each in variants] == [(8, 7, 3), (9, 7, None)]
+
+
+@pytest.mark.parametrize("moment", ["2024-01-01", "2024-01-01T00:00", "2024-01-01T02:00+02:00", date(2024, 1, 1)])
+def test_moments_are_utc_where_no_zone_is_stated(moment: object) -> None:
+    assert parse_spec({**SPEC, "from": moment}).from_time == datetime(2024, 1, 1, tzinfo=UTC)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
@@ -16,7 +18,9 @@ from app.strategies.bars import Bars
 HOUR_MS = 3_600_000
 
 
-def traded(opens: list[float], closes: list[float], actions: list[int], rules: Trading, **more: list[float]) -> Traded:
+def traded(
+    opens: Sequence[float], closes: Sequence[float], actions: Sequence[int], rules: Trading, **more: Sequence[float]
+) -> Traded:
     count = len(opens)
     open_, close = np.array(opens), np.array(closes)
     high, low = np.maximum(open_, close), np.minimum(open_, close)
@@ -31,9 +35,9 @@ def test_a_long_and_a_short_with_fees_and_slippage() -> None:
     rules = Trading(capital=1000.0, size_percent=10.0, fee_percent=1.0, slippage_percent=0.0)
     made = traded([10, 10, 12, 12, 9, 9], [10, 12, 12, 11, 9, 9], [1, 1, -1, -1, 0, 0], rules)
     # ordered at closes of 10 and 12: 100 of the capital each
-    assert made.trades == [
-        Trade(HOUR_MS, 3 * HOUR_MS, 1, 10.0, 10.0, 12.0, pytest.approx(2.2), pytest.approx(17.8), "signal"),
-        Trade(3 * HOUR_MS, 5 * HOUR_MS, -1, 100 / 12, 12.0, 9.0, pytest.approx(1.75), pytest.approx(23.25), "signal"),
+    assert [tuple(each) for each in made.trades] == [
+        (HOUR_MS, 3 * HOUR_MS, 1, 10.0, 10.0, 12.0, pytest.approx(2.2), pytest.approx(17.8), "signal"),
+        (3 * HOUR_MS, 5 * HOUR_MS, -1, 100 / 12, 12.0, 9.0, pytest.approx(1.75), pytest.approx(23.25), "signal"),
     ]
     assert made.curve.times_ms.tolist() == [HOUR_MS * (n + 1) for n in range(6)]
     # in at 10 with a fee of 1; closes at 12; turned round at 12: 17.8 won, a fee of 1; closes at 11, 9; out at 9

@@ -1,0 +1,120 @@
+"""Comparisons: a run with what live recorded of the same candles, or with another run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from app.operations import Operations
+from app.storage import comparing, runs
+from app.storage.comparing import Said, SaidByUnit
+
+#: Difference of two strengths that counts: what the gate takes two answers for equal by.
+TOLERANCE = 1e-7
+
+
+class Difference(NamedTuple):
+    """A decision that is not what live recorded."""
+
+    strategy: str
+    symbol: str
+    open_time: datetime
+    live_action: int
+    run_action: int
+    live_strength: float
+    run_strength: float | None
+    """None where the run kept none: it keeps those at which its action changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class LiveComparison:
+    """What came of comparing a run with live."""
+
+    units: int
+    """That have a revision of the catalogue."""
+    decisions: int
+    """Of these, those that live recorded as well."""
+    differences: Sequence[Difference]
+
+
+class UnitComparison(NamedTuple):
+    """A unit that two runs have in common."""
+
+    strategy: str
+    params: str
+    symbol: str
+    first: dict[str, Any]
+    second: dict[str, Any]
+
+    @property
+    def differs(self) -> bool:
+        """Whether any figure is another."""
+        return self.first != self.second
+
+
+@dataclass(frozen=True, slots=True)
+class RunComparison:
+    """What came of comparing two runs."""
+
+    units: Sequence[UnitComparison]
+    """That both have, in the order of the first."""
+    only_first: int
+    only_second: int
+
+
+def compare_live(operations: Operations, run_id: int) -> LiveComparison:
+    """Compare every decision of a run with the outcome that live recorded of the same strategy, revision and candle.
+
+    Actions are compared at every candle, strengths where the action changed, within TOLERANCE.
+
+    Raises:
+        ConfigurationError: there is no such run.
+    """
+    decisions, differences, units = 0, list[Difference](), 0
+    with operations.reading() as connection:
+        spec = runs.load_run(connection, run_id).spec
+        place = (spec.timeframe.value, spec.from_time, spec.to_time)
+        for unit in list(comparing.load_unit_signals(connection, run_id)):
+            live = comparing.load_live_signals(connection, unit, *place)
+            units, decisions = units + 1, decisions + len(live.opened_ms)
+            differences += find_differences(unit, live)
+    return LiveComparison(units, decisions, differences)
+
+
+def find_differences(unit: SaidByUnit, live: Said) -> list[Difference]:
+    """Return the candles at which a unit's strategy said something else than live; pure."""
+    changes = unit.changes
+    held = np.searchsorted(changes.opened_ms, live.opened_ms, side="right") - 1
+    changed_here = changes.opened_ms[held] == live.opened_ms
+    is_other = changes.action[held] != live.action
+    is_other |= changed_here & (np.abs(changes.strength[held] - live.strength) > TOLERANCE)
+    return [
+        Difference(
+            unit.strategy,
+            unit.symbol,
+            datetime.fromtimestamp(int(live.opened_ms[at]) / 1000, UTC),
+            int(live.action[at]),
+            int(changes.action[held[at]]),
+            float(live.strength[at]),
+            float(changes.strength[held[at]]) if changed_here[at] else None,
+        )
+        for at in np.flatnonzero(is_other)
+    ]
+
+
+def compare_runs(operations: Operations, first: int, second: int) -> RunComparison:
+    """Compare the figures of the units that two runs have in common: strategy, params and symbol.
+
+    Raises:
+        ConfigurationError: there is no such run.
+    """
+    with operations.reading() as connection:
+        for run_id in (first, second):
+            runs.load_run(connection, run_id)
+        one, other = (comparing.load_figures(connection, run_id) for run_id in (first, second))
+    shared = [UnitComparison(*key, figures, other[key]) for key, figures in one.items() if key in other]
+    return RunComparison(shared, len(one) - len(shared), len(other) - len(shared))
