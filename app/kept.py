@@ -37,6 +37,11 @@ def keep_secret(path: Path, what: str, say: Callable[[str], object]) -> str:
     return secret
 
 
+def keep_api_token(home: Path, say: Callable[[str], object]) -> str:
+    """Return the API's generated token, as `keep_secret` does."""
+    return keep_secret(home / "api-token", "The API's token", say)
+
+
 def _read(path: Path, what: str) -> str:
     # an empty one would let everybody in
     if secret := path.read_text().strip():

@@ -332,7 +332,7 @@ class ApiSettings(Group):
 
     host: str = "127.0.0.1"
     """Address to listen on; only this machine by default."""
-    port: Annotated[int, Field(ge=0, le=65_535)] = 8000
+    port: Annotated[int, Field(ge=0, le=65_535)] = 8480
     """Port to listen on; 0 takes a free one."""
     tokens: dict[str, ApiToken] = {}
     """Who may use it, as JSON: a name for the log, the token, what it may do, `{"ci": {"token": "...", "role":

@@ -15,7 +15,7 @@ from uvicorn import Config, Server
 
 from app.api.application import create_app
 from app.errors import ConfigurationError
-from app.kept import keep_secret
+from app.kept import keep_api_token
 from app.settings import ApiSettings, ApiToken, Role, Settings
 
 log = structlog.get_logger()
@@ -47,15 +47,17 @@ def run_api(settings: Settings) -> None:
 
 
 def with_made_token(settings: Settings, say: Callable[[str], object]) -> Settings:
-    """Return the settings with a token to operate, if they have none: the first call makes it, keeps it and says it.
+    """Return the settings with a token to operate, if they want one and have none.
+
+    The first call makes it, keeps it and says it.
 
     Raises:
         ConfigurationError: the file that keeps it is empty.
     """
-    if settings.api.tokens:
+    if settings.api.tokens or settings.api.open:
         return settings
-    secret = keep_secret(settings.home / "api-token", "The API's token", say)
-    api = settings.api.model_copy(update={"tokens": {"made": ApiToken(token=SecretStr(secret), role=Role.OPERATE)}})
+    made = ApiToken(token=SecretStr(keep_api_token(settings.home, say)), role=Role.OPERATE)
+    api = settings.api.model_copy(update={"tokens": {"made": made}})
     return settings.model_copy(update={"api": api})
 
 

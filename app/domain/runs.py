@@ -118,7 +118,7 @@ class RunSpec(Value):
     def _check(self) -> Self:
         if self.from_time >= self.to_time:
             found = f"from {self.from_time.isoformat()} and to {self.to_time.isoformat()}"
-            raise ValueError(f"from, to: expected from before to, found {found}")
+            raise ValueError(f"from, to: from must be before to, found {found}")
         _check_trading(self.trading)
         return self
 
