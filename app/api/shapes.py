@@ -65,8 +65,8 @@ class ProgressShape(Shape):
     """Most resident memory of a slot when it ended a unit."""
 
 
-class RunShape(ProgressShape):
-    """A run and how far it is."""
+class AskedShape(Shape):
+    """What a run was asked for."""
 
     id: int
     kind: RunKind
@@ -76,6 +76,11 @@ class RunShape(ProgressShape):
     symbols: list[str]
     """Patterns, as they were asked for."""
     timeframe: str
+
+
+class RunShape(ProgressShape, AskedShape):
+    """A run and how far it is."""
+
     warnings: list[str]
     created_at: datetime
     finished_at: datetime | None

@@ -7,7 +7,7 @@ from enum import StrEnum
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, NamedTuple, Self
 
-from pydantic import BeforeValidator, Field, JsonValue, StringConstraints, ValidationError, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, JsonValue, StringConstraints, ValidationError, model_validator
 
 from app.domain.base import UtcDatetime, Value, explain
 from app.domain.candles import Timeframe
@@ -58,6 +58,8 @@ class Method(StrEnum):
 class RunLimits(Value):
     """What a run and its units may take."""
 
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
     timeout_ms: Annotated[int, Field(ge=1, le=600_000)] = 5000
     """Soft limit of a unit in milliseconds, wall clock, for every CANDLES_PER_TIMEOUT candles or part of them."""
     retries: Annotated[int, Field(ge=0, le=10)] = 2
@@ -91,6 +93,8 @@ def _as_utc(moment: object) -> object:
 
 class RunSpec(Value):
     """What an operator asks for."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
     kind: RunKind = RunKind.BACKTEST
     strategies: Annotated[tuple[str, ...], Field(min_length=1)]
