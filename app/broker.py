@@ -17,6 +17,7 @@ from celery import Celery
 from celery.utils.nodenames import anon_nodename
 from kombu import Connection, Producer, Queue
 from kombu.exceptions import KombuError
+from redis import Redis
 from redis.exceptions import RedisError
 
 from app.domain.costs import LEAST_WORK_MS, Room
@@ -381,6 +382,16 @@ class Publisher:
         with self._translated():
             channel = self._open().channel
             return [_task_id(raw) for raw in channel.client.lrange(f"{channel.global_keyprefix}{queue}", 0, -1)]
+
+    @contextmanager
+    def redis(self) -> Iterator[Redis]:
+        """Hand out the client, for what is no message; it prefixes the keys of some commands only.
+
+        Raises:
+            BrokerUnavailableError: Redis is away.
+        """
+        with self._translated():
+            yield self._open().channel.client
 
     def clear(self) -> int:
         """Drop every message, waiting or held by a worker; return how many were waiting.

@@ -122,8 +122,8 @@ class _Reader:
             strategy, problems = build(self._registry.resolve(implementation), params, name)
         except ConfigurationError as error:
             return None, [Problem(("implementation",), str(error))]
-        if strategy is not None and strategy.warmup > self._window:
-            problems = [Problem(("params",), _too_long(strategy.warmup, self._window))]
+        if strategy is not None:
+            problems = _unanswerable(strategy, merged.get("timeframes", ["*"]), self._window)
         return strategy, problems
 
     def _table(self, value: object, path: KeyPath, allowed: Collection[str] | None = None) -> Section:
@@ -196,8 +196,30 @@ def _wrong_timeframe(found: object) -> str:
     return f"unknown timeframe {found!r}: {did_you_mean(str(found).lower(), allowed)}"
 
 
-def _too_long(warmup: int, window: int) -> str:
-    return f"need {warmup} candles of warm-up, found a window of {window}: shorten the periods or widen the window"
+def _unanswerable(strategy: Strategy, wanted: object, window: int) -> list[Problem]:
+    """Say on which of the subscribed timeframes a strategy could never answer."""
+    frames = _known_timeframes(wanted) if isinstance(wanted, list) else []
+    unfit = [frame for frame in frames if frame not in strategy.warmups]
+    if unfit:
+        fit = ", ".join(strategy.warmups)
+        return [Problem(("timeframes",), f"its higher timeframes allow {fit}; found {', '.join(unfit)}")]
+    frame = max(frames, key=strategy.warmups.__getitem__, default=None)
+    if frame is None or strategy.warmups[frame] <= window:
+        return []
+    where = "" if len(set(strategy.warmups.values())) == 1 else f" on {frame}"
+    return [Problem(("params",), _too_long(strategy.warmups[frame], window, where))]
+
+
+def _known_timeframes(wanted: list[object]) -> list[Timeframe]:
+    if "*" in wanted:
+        return list(Timeframe)
+    return [frame for frame in Timeframe if frame.value in wanted]  # what is unknown is reported elsewhere
+
+
+def _too_long(warmup: int, window: int, where: str) -> str:
+    return (
+        f"need {warmup} candles of warm-up{where}, found a window of {window}: shorten the periods or widen the window"
+    )
 
 
 def _merge(base: Section, over: Section) -> Section:

@@ -36,6 +36,7 @@ from app.settings import Settings
 from app.storage import listings
 from app.storage.engine import build_engine
 from app.storage.migrate import upgrade
+from app.storage.position_listings import count_positions
 
 #: What is generated when no data is given.
 SYMBOLS = ("ALPHA-USD", "BETA-USD", "GAMMA-USD")
@@ -90,6 +91,8 @@ class Summary:
     rejected: dict[str, int]
     gaps: int
     unreadable: list[str]
+    positions: dict[str, Any]
+    """``open``, ``closed``, ``profit`` and ``fees`` of all strategies."""
     signals: list[dict[str, Any]] = field(default_factory=list)
 
     @property
@@ -117,6 +120,7 @@ class Summary:
             "rejected": self.rejected,
             "gaps": self.gaps,
             "unreadable": self.unreadable,
+            "positions": self.positions,
             "signals": self.signals,
         }
 
@@ -325,5 +329,6 @@ def _summarise(engine: Engine, source: str, report: ProducerReport, fed: FeedRep
             rejected=dict(fed.rejected),
             gaps=fed.gaps,
             unreadable=list(fed.unreadable),
+            positions=count_positions(connection),
             signals=listings.count_signals(connection),
         )

@@ -35,6 +35,18 @@ class UnknownRunError(ConfigurationError):
     """A run that does not exist."""
 
 
+class ParamsError(ConfigurationError):
+    """Params of a strategy that cannot be used.
+
+    Args:
+        problems: for each where in the params it is, key by key, and what is wrong.
+    """
+
+    def __init__(self, problems: Sequence[tuple[tuple[str, ...], str]]) -> None:
+        super().__init__("; ".join(f"{'.'.join(path)}: {text}" for path, text in problems))
+        self.problems = tuple(problems)
+
+
 class PermanentError(CandlefleetError):
     """Trying again gives the same answer: record it, never retry."""
 
@@ -65,6 +77,10 @@ class WrongStateError(PermanentError):
 
 class JobExpiredError(PermanentError):
     """A job was delivered when its candle was out of date."""
+
+
+class TimeframeError(ConfigurationError, PermanentError):
+    """A strategy was asked about a timeframe that its higher timeframes cannot be made from."""
 
 
 class TransientError(CandlefleetError):
@@ -106,6 +122,10 @@ class MemoryLimitError(StrategyError):
 
 class InvalidSignalError(StrategyError):
     """A strategy returned signals of the wrong type, shape, length or range."""
+
+
+class UnknownIndicatorError(StrategyError):
+    """A strategy looked up an indicator that it has not declared."""
 
 
 class JobTimeoutError(BaseException):

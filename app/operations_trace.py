@@ -36,7 +36,7 @@ class Event:
     """Since the dispatch was written; negative before."""
     what: str
     """``candle``, ``dispatched``, ``published``, ``started``, ``attempt``, ``landed``, ``decided``, ``breaker``,
-    ``completed``."""
+    ``position``, ``action``, ``completed``."""
     who: str
     """The strategy, or empty when it is about the whole."""
     detail: str
@@ -118,6 +118,8 @@ def build_story(facts: Facts, strategy_id: int | None = None) -> Story:
         *(_of_attempt(dispatch, row) for row in attempts),
         *(event for job in jobs for event in _of_job(facts, job, alone=strategy_id is not None)),
         *(_of_breaker(dispatch, row) for row in breakers),
+        *(_of_position(dispatch, row) for row in facts.positions if strategy_id in (None, row["strategy_id"])),
+        *(_of_action(dispatch, row) for row in facts.actions if strategy_id in (None, row["strategy_id"])),
         *_of_decision(facts),
     ]
     return Story(
@@ -250,6 +252,25 @@ def _of_breaker(dispatch: Row, row: Row) -> Event:
     names = ("strategy_id", "state", "failures", "trips", "crashes", "open_until")
     known = {name: row[name] for name in names}
     return _event(dispatch, row["changed_at"], "breaker", row["strategy"], detail, **known)
+
+
+def _of_position(dispatch: Row, row: Row) -> Event:
+    realised = f", profit {row['profit']:+,.2f}" if row["profit"] else ""
+    detail = (
+        f"{row['kind']} {_WORDS[row['side']]} {row['quantity']:,.6g} at {row['price']:,.6g} ({row['reason']}), "
+        f"fee {row['fee']:,.2f}{realised}"
+    )
+    names = ("strategy_id", "kind", "reason", "side", "price", "quantity", "fee", "profit", "stop", "target")
+    known = {name: row[name] for name in names}
+    return _event(dispatch, row["created_at"], "position", row["strategy"], detail, **known)
+
+
+def _of_action(dispatch: Row, row: Row) -> Event:
+    state = row["state"] if row["reason"] is None else f"{row['state']}: {row['reason']}"
+    detail = f"{row['kind']} {_WORDS[row['side']]} {row['quantity']:,.6g} at {row['price']:,.6g}, {state}"
+    names = ("strategy_id", "idempotency_key", "kind", "side", "size_percent", "quantity", "price", "state", "reason")
+    known = {name: row[name] for name in names} | {"action": row["id"], "sent_at": row["sent_at"]}
+    return _event(dispatch, row["created_at"], "action", row["strategy"], detail, **known)
 
 
 def _of_decision(facts: Facts) -> Iterator[Event]:

@@ -134,6 +134,9 @@ class WorkerSettings(Group):
     cached_series: Annotated[int, Field(ge=1)] = 512
     """Most (symbol, timeframe) windows kept per slot, least recently used dropped first.
     512 windows of 512 candles take about 25 MB."""
+    cached_strategies: Annotated[int, Field(ge=1)] = 2000
+    """Most strategies (each revision counts) kept per slot, least recently used closed and dropped first. A built-in
+    takes a few KB; lower it where strategies hold much."""
     timeout_ms: Annotated[int, Field(ge=1)] = 5000
     """Soft limit of one job when its definition states none."""
     hard_grace_s: Annotated[float, Field(gt=0)] = 5.0
@@ -420,6 +423,11 @@ class Settings(BaseSettings):
     def silence(self) -> timedelta:
         """Time without a sign of life after which a node counts as gone."""
         return timedelta(seconds=self.worker.heartbeat_s * MISSED_BEATS)
+
+    @property
+    def action_stream(self) -> str:
+        """Key of the Redis Stream of order intents."""
+        return self.broker.key_prefix + self.actions.stream
 
     @property
     def rules(self) -> DecisionRules:

@@ -59,7 +59,8 @@ def _run(within: Within, settings: Settings, group: Sequence[Verification]) -> N
     cases = [Case(name=v.strategy, implementation=v.implementation, params=v.params, limits=v.limits) for v in group]
     answers: list[tuple[str | None, dict[str, Any]]]
     try:
-        reports = verify_all(cases, stored, settings.strategies.modules, settings.worker.window)
+        frame = _generated_timeframe(group[0])
+        reports = verify_all(cases, stored, settings.strategies.modules, settings.worker.window, frame)
         answers = [(report.verdict, report.document()) for report in reports]
     except GateError as error:
         answers = [(None, {"error": str(error)})] * len(group)
@@ -73,6 +74,12 @@ def load_stored(connection: Connection, verification: Verification) -> list[Bars
     known = [each for each in verifications.list_series(connection) if wanted.matches(each[0], Timeframe(each[1]))]
     newest = sorted(known, key=lambda each: each[2], reverse=True)[:STORED_SERIES]
     return [load_bars(connection, symbol, frame, until, STORED_CANDLES) for symbol, frame, until in newest]
+
+
+def _generated_timeframe(verification: Verification) -> Timeframe:
+    """Return the timeframe of the generated markets: one that the strategy subscribes to, so that it works on it."""
+    wanted = verification.timeframes
+    return Timeframe.H1 if {"*", Timeframe.H1.value} & set(wanted) else Timeframe(wanted[0])
 
 
 def load_bars(connection: Connection, symbol: str, timeframe: str, until: datetime, count: int) -> Bars:

@@ -40,6 +40,7 @@ from workers.running import ERROR_TEXT_LIMIT
 from workers.runtime.limits import clock
 from workers.runtime.memory import MemoryLimit, resident_kib
 from workers.runtime.spans import SpanCache, VariantCache
+from workers.runtime.surroundings import kept
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -194,10 +195,10 @@ class _Work:
         variant, strategy = self._variants.find(run.id, unit.variant)
         span = self._spans.span(run, unit.symbol)
         watch = _Watch(run.limits.unit_timeout_ms(unit.candles), self._look)
-        with clock.running(), self._memory.guarding():
+        with kept() as surroundings, clock.running(), self._memory.guarding():
             self._memory.allow(run.limits.memory_mb)
             try:
-                cells = evaluate_span(strategy, span, run.method, watch.look)
+                cells = surroundings.run(evaluate_span, strategy, span, run.method, watch.look)
             finally:
                 clock.end()
         return _results(span, cells, trade(span, cells, variant.trading))

@@ -176,8 +176,8 @@ class Executor:
         ended = self._load_ended(old) if old else {}
         if not ended:
             return chunks
-        self._look_after([chunk for chunk in chunks if chunk.dispatch_id in ended])
-        left = (_but(chunk, ended.get(chunk.dispatch_id, frozenset())) for chunk in chunks)
+        self._look_after([each for each in chunks if any(key.strategy_id in _of(ended, each) for key in each.jobs)])
+        left = (_but(chunk, _of(ended, chunk)) for chunk in chunks)
         return [chunk for chunk in left if chunk is not None]
 
     def _look_after(self, chunks: Sequence[Chunk]) -> None:
@@ -265,6 +265,10 @@ class Executor:
             # half fixed, half random: retries of many chunks that failed together spread out
             countdown_s=longest_s * random.uniform(0.5, 1.0),
         )
+
+
+def _of(ended: Mapping[int, frozenset[int]], chunk: Chunk) -> frozenset[int]:
+    return ended.get(chunk.dispatch_id, frozenset())
 
 
 def _but(chunk: Chunk, strategy_ids: frozenset[int]) -> Chunk | None:

@@ -22,6 +22,7 @@ from app.storage.engine import build_engine, driver_of
 from app.storage.ranges import load_range
 from app.storage.units import load_variant
 from app.strategies.bars import Bars
+from app.strategies.formulas import guard_talib
 from app.strategies.registry import Registry
 from app.telemetry import enter
 from workers.batch import BatchWorker
@@ -39,9 +40,6 @@ from workers.shared import Shared
 
 T = TypeVar("T")
 
-#: Strategy instances a slot keeps; far above what one fleet runs, so that it only bounds a leak.
-MOST_STRATEGIES = 2000
-
 #: Tenths of a second for which a slot that ends waits until the main process has read its last results. billiard's 30 s
 #: are waited in full when that process is waiting for the slot; what is not acknowledged is delivered again.
 LAST_RESULTS_READ_WITHIN = 20
@@ -56,6 +54,7 @@ class Slot:
 
     name: str
     executor: Executor
+    runtimes: RuntimeCache
     store: SlotStore
     engine: Engine
     publisher: Publisher
@@ -68,6 +67,7 @@ class Slot:
         """Give everything back; at the exit of the process."""
         if self.events is not None:
             self.events.close()
+        self.runtimes.close()
         self.store.close()
         self.publisher.close()
         self.engine.dispose()
@@ -95,6 +95,7 @@ def open_slot(app: Celery, settings: Settings, shared: Shared) -> Slot:
     name = f"{socket.gethostname()}:{os.getpid()}"
     clock.install()
     memory.use_one_arena()
+    guard_talib()
     billiard.pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT = LAST_RESULTS_READ_WITHIN
     if memory.ENFORCES_MEMORY:
         # billiard asks for the most a slot ever had: one job that took much and gave it back would end its slot
@@ -103,9 +104,11 @@ def open_slot(app: Celery, settings: Settings, shared: Shared) -> Slot:
     store = SlotStore(engine, settings.rules, settings.worker.hard_grace_s * SHARE_OF_GRACE)
     publisher = Publisher(app, settings.dispatch.room)
     events = _open_events(app, settings, shared) if settings.metrics else None
+    registry, most = Registry(settings.strategies.modules), settings.worker.cached_strategies
+    runtimes = RuntimeCache(store.load_revisions, registry, most, store.load_retired)
     executor = Executor(
         windows=WindowCache(store.load_rows, length=settings.worker.window, most_series=settings.worker.cached_series),
-        runtimes=RuntimeCache(store.load_revisions, Registry(settings.strategies.modules), MOST_STRATEGIES),
+        runtimes=runtimes,
         land_all=store.land_all,
         load_ended=store.load_ended,
         publish=publisher.publish,
@@ -120,7 +123,8 @@ def open_slot(app: Celery, settings: Settings, shared: Shared) -> Slot:
         tell=events.land if events else _tell_nobody,
         positions=PositionKeeper(store.within, settings.risk.max_open_percent, settings.worker.cached_series),
     )
-    return Slot(name, executor, store, engine, publisher, events, _open_batch(store, settings, name), settings)
+    batch = _open_batch(store, settings, name)
+    return Slot(name, executor, runtimes, store, engine, publisher, events, batch, settings)
 
 
 def _open_batch(store: SlotStore, settings: Settings, name: str) -> BatchWorker:

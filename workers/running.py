@@ -18,6 +18,7 @@ from app.strategies.indicators import IndicatorCache
 from workers.runtime.limits import clock
 from workers.runtime.memory import LARGER_AFTER_MS, MemoryLimit
 from workers.runtime.strategies import Runtime
+from workers.runtime.surroundings import Surroundings, kept
 
 #: A job that took longer, milliseconds, ends its turn: what ran with it is recorded before the next one runs.
 LONG_MS = 50.0
@@ -101,7 +102,7 @@ def run_jobs(
     memory = MemoryLimit()
     created_at = chunk.created_at.timestamp()
     ran = []
-    with clock.running(), memory.guarding():
+    with kept() as surroundings, clock.running(), memory.guarding():
         for key, runtime in zip(chunk.jobs[first:], runtimes[first:], strict=True):
             enter(key.strategy_id, runtime.limits.timeout_ms)
             if is_revoked(chunk.dispatch_id, key.strategy_id):
@@ -109,7 +110,7 @@ def run_jobs(
             elif key.strategy_id in stopped:
                 ran.append(skip(created_at))
             else:
-                ran.append(run_job(runtime, bars, cache, created_at, memory))
+                ran.append(run_job(runtime, bars, cache, created_at, memory, surroundings))
             if ran[-1].processing_ms > LARGER_AFTER_MS:
                 memory.forget()
                 if ran[-1].processing_ms > LONG_MS:
@@ -138,7 +139,14 @@ def cancel(created_at: float) -> Ran:
     return Ran(OutcomeStatus.CANCELLED, max(0.0, (time.time() - created_at) * 1000), 0.0, error=error)
 
 
-def run_job(runtime: Runtime, bars: Bars, cache: IndicatorCache, created_at: float, memory: MemoryLimit) -> Ran:
+def run_job(
+    runtime: Runtime,
+    bars: Bars,
+    cache: IndicatorCache,
+    created_at: float,
+    memory: MemoryLimit,
+    surroundings: Surroundings,
+) -> Ran:
     """Run one job within its limits of time and memory; whatever it raises becomes its result.
 
     Args:
@@ -147,6 +155,7 @@ def run_job(runtime: Runtime, bars: Bars, cache: IndicatorCache, created_at: flo
         cache: indicators of the window, shared with its neighbours.
         created_at: when its dispatch was written, epoch seconds.
         memory: of this slot.
+        surroundings: of this process, which the job is to leave as they are.
     """
     queued_ms = max(0.0, (time.time() - created_at) * 1000)
     if runtime.strategy is None:
@@ -154,7 +163,7 @@ def run_job(runtime: Runtime, bars: Bars, cache: IndicatorCache, created_at: flo
     memory.allow(runtime.limits.memory_mb)
     started = clock.begin(runtime.limits.timeout_ms)
     try:
-        signal = evaluate(runtime.strategy, bars, cache)
+        signal = surroundings.run(evaluate, runtime.strategy, bars, cache)
     except JobTimeoutError:
         took = (time.perf_counter() - started) * 1000
         error = TimeoutError(

@@ -89,10 +89,13 @@ def _print(summary: Summary, home: Path) -> None:
     directions = ", ".join(f"{count:,} {action}" for action, count in summary.decisions.items())
     latency = ", ".join(f"{name} {value:,.0f} ms" for name, value in summary.latency_ms.items() if value is not None)
     rejected = ", ".join(f"{count:,} {reason}" for reason, count in summary.rejected.items()) or "none"
+    held = summary.positions
     lines = [
         f"[bold]candles[/]    {summary.candles:,} from {summary.source}",
         f"[bold]outcomes[/]   {statuses}",
         f"[bold]decisions[/]  {sum(summary.decisions.values()):,}: {directions}",
+        f"[bold]positions[/]  {held['open']:,} open, {held['closed']:,} closed, profit {held['profit']:,.2f} "
+        f"after fees of {held['fees']:,.2f}",
         f"[bold]speed[/]      {summary.outcomes_per_s:,.0f} outcomes a second for {summary.elapsed_s:.1f} s",
         f"[bold]to landed[/]  {latency}",
         f"[bold]rejected[/]   {rejected}; {summary.gaps:,} gaps",
@@ -102,4 +105,5 @@ def _print(summary: Summary, home: Path) -> None:
     out.print(build_table(summary.signals, ("strategy", "priority", "long", "flat", "short", "failed", "mean_ms")))
     out.print(f"\nLook further:  candlefleet --home {home} decisions", highlight=False)
     out.print(f"               candlefleet --home {home} outcomes --strategy ema-cross", highlight=False)
+    out.print(f"               candlefleet --home {home} positions --open", highlight=False)
     out.print("Keep it running, with Flower:  candlefleet up", highlight=False)

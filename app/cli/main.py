@@ -24,6 +24,7 @@ from app.cli import (
     jobs,
     ledger,
     maintenance,
+    positions,
     queues,
     replay,
     runs,
@@ -67,6 +68,9 @@ cli.command("settings")(settings.settings)
 cli.command("status")(ledger.status)
 cli.command("outcomes")(ledger.outcomes)
 cli.command("decisions")(ledger.decisions)
+cli.command("positions")(positions.positions)
+cli.command("events")(positions.events)
+cli.command("actions")(positions.actions)
 cli.command("trace")(trace.trace)
 cli.command("replay")(replay.replay)
 cli.command("doctor")(doctor.doctor)

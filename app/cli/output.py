@@ -16,6 +16,9 @@ from rich.text import Text
 #: Columns of a table that goes into a file or a pipe: nothing is cut there.
 WIDE = 240
 
+#: Columns that hold -1, 0 or 1 and are shown as short, flat or long.
+ACTIONS = ("action", "side")
+
 #: For people: results to stdout, progress to stderr.
 out = Console(width=None if sys.stdout.isatty() else WIDE)
 err = Console(stderr=True)
@@ -37,7 +40,7 @@ def say(line: str, style: str | None = None) -> None:
 
 def print_json(document: object) -> None:
     """Print one JSON document."""
-    json.dump(document, sys.stdout, default=_plain, indent=2, allow_nan=False)
+    json.dump(document, sys.stdout, default=plain, indent=2, allow_nan=False)
     sys.stdout.write("\n")
 
 
@@ -62,7 +65,7 @@ def build_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> Ta
     """Build a table: numbers to the right, times short, statuses and actions coloured."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in columns:
-        numeric = any(isinstance(row[column], int | float) for row in rows) and column != "action"
+        numeric = any(isinstance(row[column], int | float) for row in rows) and column not in ACTIONS
         table.add_column(column.replace("_", " "), justify="right" if numeric else "left", no_wrap=column != "error")
     for row in rows:
         table.add_row(*(show(column, row[column]) for column in columns))
@@ -71,7 +74,7 @@ def build_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> Ta
 
 def show(column: str, value: Any) -> str | Text:
     """Return a value as a person reads it."""
-    if column == "action":
+    if column in ACTIONS:
         return _ACTIONS[value]
     if column in ("status", "state"):
         return Text(str(value), "green" if value in _GOOD else "yellow")
@@ -88,7 +91,12 @@ def show(column: str, value: Any) -> str | Text:
     return str(value)
 
 
-def _plain(value: object) -> object:
+def plain(value: object) -> object:
+    """Return what JSON has no word for as text.
+
+    Raises:
+        TypeError: there is no text for it.
+    """
     if isinstance(value, datetime):
         return value.isoformat()
     raise TypeError(f"expected a JSON value, found {type(value).__name__}")

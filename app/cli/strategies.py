@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from app.cli import freqtrade
+from app.cli import freqtrade, new
 from app.cli.output import Json, build_table, err, out, print_json, print_rows, say
 from app.cli.session import operating
 from app.cli.verification import Forced, Reason, decide, document, print_verified, summary, tell_rejected
@@ -27,6 +27,7 @@ Name = Annotated[str, typer.Argument(help="The strategy's name.")]
 
 
 cli.command("freqtrade")(freqtrade.freqtrade)
+cli.command("new")(new.new)
 
 
 @cli.command("list")

@@ -16,6 +16,7 @@ from app.operations_trace import trace as tell
 
 #: Colours of what happened; what is not named here has none.
 _STYLES = {"decided": "bold cyan", "completed": "green", "attempt": "yellow", "breaker": "magenta", "landed": "green"}
+_STYLES |= {"position": "blue", "action": "bold blue"}
 
 
 def trace(

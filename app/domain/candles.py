@@ -45,6 +45,11 @@ class Timeframe(StrEnum):
         anchor = _ANCHORS[self]
         return moment - (moment - anchor) % self.duration
 
+    def made_of(self, faster: Timeframe) -> int:
+        """Return how many candles of a faster timeframe make one of this; 0 where they make none, as 3m for 5m."""
+        candles, rest = divmod(self.duration, faster.duration)
+        return 0 if rest or candles < 2 else candles
+
     def is_on_grid(self, moment: datetime) -> bool:
         """Tell whether an aware moment is an open time of this timeframe."""
         return not (moment - _ANCHORS[self]) % _DURATIONS[self]

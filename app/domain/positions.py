@@ -165,7 +165,7 @@ def step(state: State, bar: Bar, view: View | None, rules: Trading) -> Step:
         view: what the strategy says at its close; None when it said nothing, which changes nothing.
         rules: of the strategy.
     """
-    if state.order is None and not state.side and (view is None or not (view.action or state.barred)):
+    if state.order is None and not state.side and not state.barred and not _enters(view, rules):
         return Step(state)
     change = _Change(state, bar, rules)
     if state.order is not None:
@@ -175,6 +175,10 @@ def step(state: State, bar: Bar, view: View | None, rules: Trading) -> Step:
     if view is not None:
         change.hear(view)
     return Step(change.state, tuple(change.events), tuple(change.intents))
+
+
+def _enters(view: View | None, rules: Trading) -> bool:
+    return view is not None and view.action != 0 and view.strength >= rules.min_strength
 
 
 def unrealised(side: int, quantity: float, entry_price: float, entry_fee: float, price: float) -> float:
@@ -222,7 +226,7 @@ class _Change:
         """Order for the next open what the signal says."""
         if self.state.barred and view.action != self.state.barred:
             self.state = self.state._replace(barred=0)
-        enters = view.action not in (0, self.state.barred) and view.strength >= self._rules.min_strength
+        enters = _enters(view, self._rules) and view.action != self.state.barred
         if not self.state.side:
             if enters:
                 self._order_entry(view)

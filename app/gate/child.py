@@ -21,7 +21,8 @@ from app.gate.limits import GateWatch, Mark, confine, peak_mb
 from app.gate.wire import Answer, Case, Mode, Request, TwinAnswers
 from app.processes import die_with_parent
 from app.strategies.bars import Bars
-from app.strategies.fingerprint import find_sources
+from app.strategies.fingerprint import find_modules
+from app.strategies.formulas import guard_talib
 from app.strategies.registry import Registry
 from app.strategies.sdk import Strategy
 from app.strategies.verification.cost import measure
@@ -57,20 +58,21 @@ class Child:
             strategy = registry.create(case.implementation, case.params, name=case.name)
         except ConfigurationError as error:
             return self._unusable(case, str(error))
-        probe = self._probe(case, type(strategy), strategy.params)
+        probe = self._probe(case, strategy)
         if self._request.mode is Mode.REPLAY:
             return self._replay(probe)
         if self._request.mode is Mode.TWIN:
             return self._answer_as_twin(case, probe)
         return self._verify(case, probe, twin)
 
-    def _probe(self, case: Case, cls: type[Strategy], params: Strategy.Params) -> Probe:
+    def _probe(self, case: Case, strategy: Strategy) -> Probe:
+        cls, params = type(strategy), strategy.params
         names = [(bars.symbol, bars.timeframe.value) for bars in self._series]
         guard = Guard()
         watch = GateWatch(case.limits, self._request.window, names, self._mark, guard)
         probe = Probe(lambda: cls(params, name=case.name), self._request.window, watch)
         if self._request.mode is not Mode.REPLAY:
-            self._clock.install(user_modules(list(find_sources(cls.__module__, self._request.prefixes))))
+            self._clock.install(user_modules(find_modules(strategy, self._request.prefixes)))
         guard.install()
         return probe
 
@@ -113,6 +115,7 @@ class Child:
 def _prepare() -> None:
     die_with_parent(signal.SIGKILL)
     confine()
+    guard_talib()
     warnings.simplefilter("ignore")
     if "numpy.random" in sys.modules:
         # a fork shares the state of numpy's global generator: it must not look repeatable

@@ -7,7 +7,8 @@ for a while and has no volume then, and a cheap symbol that gaps.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from functools import cache
 
 import numpy as np
@@ -46,6 +47,13 @@ def generate_markets() -> tuple[Bars, ...]:
     calm, cheap, still, trend = (Bars.from_candles([row[place] for row in rows]) for place in range(len(symbols)))
     growth = np.exp(DRIFT * np.arange(CANDLES))
     return calm, _multiplied(trend, growth), _multiplied(cheap, _gaps()), _still(still)
+
+
+def on_timeframe(markets: Sequence[Bars], timeframe: Timeframe) -> list[Bars]:
+    """Return the same candles as those of another timeframe: only their times differ."""
+    length_ms = timeframe.duration // timedelta(milliseconds=1)
+    opened = round(START.timestamp() * 1000) + np.arange(CANDLES) * length_ms
+    return [replace(bars, timeframe=timeframe, open_time=opened) for bars in markets]
 
 
 def shorten(series: Sequence[Bars], most: int) -> list[Bars]:

@@ -15,8 +15,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
 
+from app.domain.candles import Timeframe
 from app.errors import CandlefleetError
-from app.gate.markets import LIVELY, generate_markets
+from app.gate.markets import LIVELY, generate_markets, on_timeframe
 from app.gate.wire import Answer, Case, Ending, Mode, Request, TwinAnswers, pack
 from app.processes import die_with_parent
 from app.settings import PREFIX
@@ -37,7 +38,13 @@ class GateError(CandlefleetError):
     """The gate itself failed; nothing is known about the strategy."""
 
 
-def verify_all(cases: Sequence[Case], stored: Sequence[Bars], prefixes: Sequence[str], window: int) -> list[Report]:
+def verify_all(
+    cases: Sequence[Case],
+    stored: Sequence[Bars],
+    prefixes: Sequence[str],
+    window: int,
+    timeframe: Timeframe = Timeframe.H1,
+) -> list[Report]:
     """Verify strategies, one after another, each in processes of its own.
 
     Args:
@@ -45,11 +52,12 @@ def verify_all(cases: Sequence[Case], stored: Sequence[Bars], prefixes: Sequence
         stored: candles to verify on beside the generated markets.
         prefixes: allow-listed module prefixes.
         window: candles of a worker's window.
+        timeframe: of the generated markets' candles.
 
     Raises:
         GateError: the gate's own process failed.
     """
-    series = (*generate_markets(), *stored)
+    series = (*on_timeframe(generate_markets(), timeframe), *stored)
     request = Request(mode=Mode.TWIN, prefixes=tuple(prefixes), window=window, cases=tuple(cases), lively=LIVELY)
     twin, gate = (_start(seed) for seed in _SEEDS)
     with twin, gate:

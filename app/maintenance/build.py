@@ -17,6 +17,7 @@ from app.maintenance.janitor import Janitor
 from app.maintenance.leadership import Leadership
 from app.maintenance.metrics import Findings
 from app.maintenance.partitions import Partitioner, Retention
+from app.maintenance.relay import Relay
 from app.maintenance.republisher import Republisher
 from app.maintenance.runner import Runner
 from app.maintenance.stalls import StallDetector
@@ -59,6 +60,7 @@ def build_services(settings: Settings, app: Celery, publisher: Publisher) -> Cal
             Retention(begin, timedelta(days=settings.maintenance.retention_days)),
             BatchKeeper(begin, Tickets(publisher, silence), every_s),
             Janitor(begin, fleet.forget, silence, every_s),
+            Relay(begin, publisher, settings.action_stream, settings.actions.stream_length, settings.actions.every_s),
         )
 
     return build

@@ -7,7 +7,13 @@ from datetime import datetime, timedelta
 
 from app.maintenance.base import Begin, Report
 from app.storage.partitions import ensure_partitions
-from app.storage.retention import delete_dispatches, drop_partition, is_droppable, list_partitions
+from app.storage.retention import (
+    delete_dispatches,
+    delete_position_history,
+    drop_partition,
+    is_droppable,
+    list_partitions,
+)
 
 #: Seconds between two looks at whether a partition must be made: it takes minutes at least to fill one.
 AHEAD_EVERY_S = 10.0
@@ -48,12 +54,15 @@ class Retention:
     name: str = "retention"
 
     def run_once(self, now: datetime) -> Report:
-        """Drop one partition if one is old, and delete one batch of what belonged to dropped ones."""
+        """Drop one partition if one is old; delete a batch of what belonged to dropped ones, and of position events."""
         dropped = self._drop_oldest(now - self.keep)
         with self.begin() as connection:
             remaining = list_partitions(connection)
             deleted = delete_dispatches(connection, remaining[0], MOST_DELETED) if remaining else 0
-        return Report.of(has_more=dropped > 0 or deleted == MOST_DELETED, dropped=dropped, deleted=deleted)
+        with self.begin() as connection:
+            history = delete_position_history(connection, now - self.keep, MOST_DELETED)
+        has_more = dropped > 0 or deleted == MOST_DELETED or history >= MOST_DELETED
+        return Report.of(has_more=has_more, dropped=dropped, deleted=deleted, history=history)
 
     def _drop_oldest(self, written_before: datetime) -> int:
         with self.begin() as connection:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from app.domain.runs import Method
 from app.errors import InvalidSignalError
 from app.runs.spans import Block, Span
 from app.strategies.bars import Bars, FloatArray
-from app.strategies.evaluation import evaluate
+from app.strategies.evaluation import check_columns, describe_candle, evaluate
 from app.strategies.sdk import Signals, Strategy
 
 #: Windows between two looks at whether to go on: some milliseconds.
@@ -60,20 +59,18 @@ def _empty(count: int) -> Cells:
 
 def _fill_block(strategy: Strategy, span: Span, block: Block, cells: Cells) -> None:
     bars = block.indicators.bars
-    begin = max(block.first, strategy.warmup - 1)  # no candle before it has enough of a history
+    needed = strategy.warmups.get(bars.timeframe) or strategy.candles_needed_on(bars.timeframe)
+    begin = max(block.first, needed - 1)  # no candle before it has enough of a history
     if block.start + len(bars) <= begin:
         return
     answer = strategy.signals(bars, block.indicators.select(strategy.declared))
     part = Part(strategy, bars, begin - block.start)
     place = slice(begin - span.first, block.start + len(bars) - span.first)
-    _fill(cells, place, part, answer)
+    _fill(cells, place, part, check_columns(strategy, bars, answer))
 
 
-def _fill(cells: Cells, place: slice, part: Part, answer: object) -> None:
-    if not isinstance(answer, Signals):
-        raise part.refusal(0, "Signals from signals()", f"{type(answer).__name__} {answer!r:.80}")
-    action = part.column("action", answer.action, np.dtype(np.int8))
-    strength = part.column("strength", answer.strength, np.dtype(np.float64))
+def _fill(cells: Cells, place: slice, part: Part, answer: Signals) -> None:
+    action, strength = answer.action[part.first :], answer.strength[part.first :]
     part.check((action < -1) | (action > 1), "action to be -1, 0 or 1", action)
     part.check(~((strength >= 0) & (strength <= 1)), "strength to be 0 to 1", strength)
     part.prices("edge", answer.edge, -math.inf)
@@ -96,21 +93,13 @@ class Part:
     def __init__(self, strategy: Strategy, bars: Bars, first: int) -> None:
         self._strategy = strategy
         self._bars = bars
-        self._first = first
+        self.first = first
 
-    def column(self, name: str, values: object, dtype: np.dtype[np.generic]) -> npt.NDArray[Any]:
-        """Return the cells of a column that count."""
-        shape = self._bars.close.shape
-        if not isinstance(values, np.ndarray) or values.dtype != dtype or values.shape != shape:
-            kind = f"{values.dtype} array of shape {values.shape}" if isinstance(values, np.ndarray) else repr(values)
-            raise self.refusal(0, f"{name} as {dtype} array of shape {shape}", kind[:80])
-        return values[self._first :]
-
-    def prices(self, name: str, values: object, above: float) -> FloatArray | None:
+    def prices(self, name: str, values: FloatArray | None, above: float) -> FloatArray | None:
         """Return the cells of a column that may be left out, or hold NaN for none."""
         if values is None:
             return None
-        cells = self.column(name, values, np.dtype(np.float64))
+        cells = values[self.first :]
         expected = "a finite number" if above < 0 else "a finite price above 0"
         self.check((cells <= above) | (cells == math.inf), f"{name} to be {expected}, or NaN for none", cells)
         return cells
@@ -119,14 +108,10 @@ class Part:
         """Refuse the first cell that is wrong."""
         place = int(is_wrong.argmax())
         if is_wrong[place]:
-            raise self.refusal(place, expected, repr(cells[place].item()))
-
-    def refusal(self, place: int, expected: str, found: str) -> InvalidSignalError:
-        """Build the error about one cell."""
-        bars = self._bars
-        opened = datetime.fromtimestamp(int(bars.open_time[self._first + place]) / 1000, UTC).isoformat()
-        candle = f"{bars.symbol} {bars.timeframe} candle opened {opened}"
-        return InvalidSignalError(f"strategy {self._strategy.name!r} on {candle}: expected {expected}, found {found}")
+            candle = describe_candle(self._bars.first(self.first + place + 1))
+            found = repr(cells[place].item())
+            name = self._strategy.name
+            raise InvalidSignalError(f"strategy {name!r} on {candle}: expected {expected}, found {found}")
 
 
 def _fill_windows(strategy: Strategy, span: Span, cells: Cells, look: Look) -> None:

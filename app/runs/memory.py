@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 
-from app.strategies.indicators import TAIL_WEIGHT, Indicator
+from app.domain.candles import Timeframe
+from app.strategies.formulas import TAIL_WEIGHT
+from app.strategies.indicators import Indicator
 from app.strategies.sdk import Strategy
 
 #: What may be left of the candles before a window, as a share: what the gate takes two answers for equal by.
@@ -15,20 +17,25 @@ _TIMES = math.log(FORGOTTEN) / math.log(TAIL_WEIGHT)
 
 #: Indicators that look at a fixed number of candles and at nothing before them.
 _FINITE = frozenset(
-    ("sma", "wma", "stddev", "roc", "cci", "highest", "lowest", "bollinger", "stochastic", "donchian", "vwap")
+    "sma wma stddev roc cci highest lowest bollinger stochastic donchian vwap volume candle".split()  # noqa: SIM905
 )
 
 
-def forgets_within(strategy: Strategy, window: int) -> bool:
+def forgets_within(strategy: Strategy, window: int, timeframe: Timeframe) -> bool:
     """Tell whether a strategy's declared indicators have forgotten, after a window, what came before it.
 
     Args:
         strategy: any.
         window: candles.
+        timeframe: of the candles.
+
+    Raises:
+        TimeframeError: candles of that timeframe cannot make those of a higher one that is declared.
     """
-    return all(_memory(indicator) + strategy.reach <= window for indicator in strategy.declared.values())
+    return all(_memory(each, timeframe) + strategy.reach <= window for each in strategy.declared.values())
 
 
-def _memory(indicator: Indicator) -> int:
+def _memory(indicator: Indicator, timeframe: Timeframe) -> int:
     """Return after how many candles an indicator has forgotten."""
-    return indicator.settled if indicator.name in _FINITE else math.ceil(indicator.settled * _TIMES)
+    settled = indicator.settled_on(timeframe) if indicator.timeframe else indicator.settled
+    return settled if indicator.name in _FINITE else math.ceil(settled * _TIMES)

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from app.domain.base import explain
+from app.domain.candles import Timeframe
 from app.domain.runs import Method, RunKind, RunSpec, Series, Unit, Variant
 from app.domain.strategies import StrategyDefinition, Trading
 from app.errors import ConfigurationError, SpecificationError, did_you_mean
@@ -154,24 +155,31 @@ class Planner:
             allowed = did_you_mean(unknown[0], cls.Params.model_fields)
             self._problems.append(f"grid.{unknown[0]}: {name} has no such param: {allowed}")
             return
-        yield from self._combined(source, cls, grid, trading, spec.method)
+        yield from self._combined(source, cls, grid, trading, spec)
 
     def _combined(
-        self, source: Source, cls: type[Strategy], grid: Mapping[str, Sequence[Any]], trading: Trading, method: Method
+        self, source: Source, cls: type[Strategy], grid: Mapping[str, Sequence[Any]], trading: Trading, spec: RunSpec
     ) -> Iterator[Variant]:
-        definition, refused, made = source.definition, list[str](), 0
+        definition, timeframe, refused, made = source.definition, spec.timeframe, list[str](), 0
         for values in product(*grid.values()):
             params = {**definition.params, **dict(zip(grid, values, strict=True))}
             strategy, problems = build(cls, params, definition.name)
-            if strategy is not None and strategy.warmup > self._window:
-                problems = [Problem((), f"needs {strategy.warmup} candles of warm-up, the window is {self._window}")]
+            if strategy is not None:
+                problems = list(self._refusals(strategy, timeframe))
             if strategy is None or problems:
                 refused.append(f"{dict(zip(grid, values, strict=True))}: {'; '.join(map(str, problems))}")
                 continue
             made += 1
-            self._warn_of_memory(strategy, method)
+            self._warn_of_memory(strategy, spec)
             yield self._variant(source, strategy, trading)
         self._tell_refused(definition.name, refused, made)
+
+    def _refusals(self, strategy: Strategy, timeframe: Timeframe) -> Iterator[Problem]:
+        needed = strategy.warmups.get(timeframe)
+        if needed is None:
+            yield Problem((), f"cannot work on {timeframe} candles: they do not make those of its higher timeframes")
+        elif needed > self._window:
+            yield Problem((), f"needs {needed} candles of warm-up, the window is {self._window}")
 
     def _variant(self, source: Source, strategy: Strategy, trading: Trading) -> Variant:
         definition, params = source.definition, strategy.params
@@ -196,12 +204,13 @@ class Planner:
         else:
             self._problems.append(f"strategies: {name}: no combination of params is possible: {told}")
 
-    def _warn_of_memory(self, strategy: Strategy, method: Method) -> None:
+    def _warn_of_memory(self, strategy: Strategy, spec: RunSpec) -> None:
         warning = (
             f"{strategy.name}: its indicators remember more than the window of {self._window} candles, so a few "
             "answers may differ from live ones; method = 'windows' gives exactly those, far more slowly"
         )
-        is_exact = method is Method.WINDOWS or not strategy.vectorised or forgets_within(strategy, self._window)
+        is_windowed = spec.method is Method.WINDOWS or not strategy.vectorised
+        is_exact = is_windowed or forgets_within(strategy, self._window, spec.timeframe)
         if not is_exact and warning not in self._warnings:
             self._warnings.append(warning)
 

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from psycopg import Connection as DriverConnection
+from psycopg import Cursor
 from sqlalchemy import Connection, text
 
 from app.domain.orders import Judged, PositionKey, RiskBook
@@ -46,8 +47,21 @@ _MARK_SENT = text("UPDATE actions SET state = 'sent', sent_at = clock_timestamp(
 _SEND_AGAIN = text("UPDATE actions SET state = 'pending', sent_at = NULL WHERE state = 'sent' AND sent_at > :since")
 
 
+def ask_risk(driver: DriverConnection[Any]) -> Cursor[Any]:
+    """Take the lock of whoever writes intents, until the commit, and ask what is open.
+
+    In a pipeline nothing is waited for.
+    """
+    driver.execute("SELECT pg_advisory_xact_lock(%(lock)s)", {"lock": LOCK}, prepare=True)
+    return driver.execute(_AT_RISK, prepare=True)
+
+
 def place_actions(
-    driver: DriverConnection[Any], moves: Sequence[Move], saved: set[PositionKey], cap_percent: float
+    driver: DriverConnection[Any],
+    moves: Sequence[Move],
+    saved: set[PositionKey],
+    at_risk: Cursor[Any],
+    cap_percent: float,
 ) -> None:
     """Write the order intents of positions that were saved, in the caller's transaction: the last thing it does.
 
@@ -55,20 +69,16 @@ def place_actions(
         driver: of psycopg.
         moves: what was to be saved.
         saved: what was.
+        at_risk: of `ask_risk`.
         cap_percent: most of the portfolio that may be open.
     """
+    book = RiskBook({PositionKey(*row[:3]): row[3] for row in at_risk.fetchall()}, cap_percent)
     wanted = [(move.key, told, told.what) for move in moves if move.key in saved for told in move.intents]
     placed = sorted(((key, told, what) for key, told, what in wanted if isinstance(what, Intent)), key=_in_time)
-    if not placed:
-        return
-    driver.execute("SELECT pg_advisory_xact_lock(%(lock)s)", {"lock": LOCK}, prepare=True)
-    at_risk = driver.execute(_AT_RISK, prepare=True).fetchall()
-    book = RiskBook({PositionKey(*row[:3]): row[3] for row in at_risk}, cap_percent)
     rows = [_row(key, told, intent, book.judge(key, intent)) for key, told, intent in placed]
     driver.execute(_PLACE, {"actions": json.dumps(rows)}, prepare=True)
     risks = [{**key._asdict(), "percent": percent} for key, percent in sorted(book.changed.items())]
-    if risks:
-        driver.execute(_KEEP_RISK, {"risks": json.dumps(risks)}, prepare=True)
+    driver.execute(_KEEP_RISK, {"risks": json.dumps(risks)}, prepare=True)
 
 
 def load_unsent(connection: Connection, limit: int) -> list[dict[str, Any]]:

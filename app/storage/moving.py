@@ -9,8 +9,8 @@ from typing import Any
 from psycopg import Connection as DriverConnection
 
 from app.domain.orders import PositionKey
-from app.storage.actions import place_actions
-from app.storage.positions import Move, save_moves
+from app.storage.actions import ask_risk, place_actions
+from app.storage.positions import Move, read_saved, send_moves
 
 
 @dataclass(slots=True)
@@ -28,9 +28,13 @@ class Moving:
     def write(self, driver: DriverConnection[Any]) -> None:
         """Write all of it, in the caller's transaction."""
         self.was_written = True
-        if self.moves:
-            self.saved = save_moves(driver, self.moves)
-            place_actions(driver, self.moves, self.saved, self.cap_percent)
+        if not self.moves:
+            return
+        sent = send_moves(driver, self.moves)
+        at_risk = ask_risk(driver) if any(move.intents for move in self.moves) else None
+        self.saved = read_saved(sent)
+        if at_risk is not None:
+            place_actions(driver, self.moves, self.saved, at_risk, self.cap_percent)
 
 
 def write_alone(driver: DriverConnection[Any], moving: Moving) -> None:

@@ -7,15 +7,18 @@ whoever does it and however often.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import lru_cache
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from psycopg import Connection as DriverConnection
+from psycopg import Cursor
 
 from app.domain.candles import Timeframe
-from app.domain.jobs import OutcomeStatus
 from app.domain.orders import PositionKey
 from app.domain.positions import Bar, Event, Intent, Order, State, View
 
@@ -23,8 +26,8 @@ from app.domain.positions import Bar, Event, Intent, Order, State, View
 #: order, but hardly from further apart.
 LOOK_BACK = 1000
 
-#: Candles of a series that are read at once: some milliseconds with 50 strategies.
-MOST_CANDLES = 500
+#: Candles of a series that are read at once. A slot seldom missed more, and what cannot be applied is read in vain.
+MOST_CANDLES = 64
 
 _STATE = (
     *("side", "quantity", "size_percent", "entry_price", "entry_fee", "stop", "target", "best", "barred"),
@@ -51,48 +54,64 @@ _LOAD = f"""
     ORDER BY w.place
 """  # noqa: S608 - column names of our own
 
-#: Candles after a moment, the first dispatch of each, and what landed of it. A dispatch of which nothing landed ends
-#: the reading: what comes after it cannot be applied yet.
-_HISTORY = """
+#: Series, moments and strategies, and since when all of these trade; materialized, because the arrays would be read
+#: anew for every row.
+_WANTED = """
+    WITH wanted AS MATERIALIZED (
+        SELECT symbol, timeframe, after_ms, strategies::int[] AS strategies, place,
+               (SELECT max(trading_since) FROM strategies WHERE id = ANY(w.strategies::int[])) AS trading_since
+        FROM unnest(%(symbols)s::text[], %(timeframes)s::text[], %(after)s::bigint[], %(strategies)s::text[])
+             WITH ORDINALITY AS w(symbol, timeframe, after_ms, strategies, place)
+    )
+"""
+
+#: Candles after a moment, the first dispatch of each, and what landed of it. A dispatch of which nothing wanted landed
+#: ends the reading: what comes after it cannot be applied yet.
+_HISTORY = f"""
+    {_WANTED}
     SELECT w.place, (extract(epoch FROM c.open_time) * 1000)::bigint, c.open, c.high, c.low, c.close,
-           coalesce(c.correlation_id, ''), s.id,
-           coalesce(s.id = ANY(c.strategy_ids) AND c.created_at >= known.trading_since, false),
-           o.status, o.strategy_revision, o.action, o.strength,
+           coalesce(c.correlation_id, ''), coalesce(c.strategy_ids::text, '{{}}'), o.strategy_id,
+           o.status = 'succeeded' AND (c.created_at >= w.trading_since OR c.created_at >= (
+               SELECT trading_since FROM strategies WHERE id = o.strategy_id)),
+           o.strategy_revision, o.action, o.strength,
            (o.detail ->> 'stop')::float8, (o.detail ->> 'target')::float8
-    FROM unnest(%(symbols)s::text[], %(timeframes)s::text[], %(after)s::bigint[], %(strategies)s::text[])
-         WITH ORDINALITY AS w(symbol, timeframe, after_ms, strategies, place)
+    FROM wanted AS w
     CROSS JOIN LATERAL (
-        SELECT b.*, d.*, bool_or(d.landed = 0 AND d.strategy_ids && w.strategies::int[])
-                         OVER (ORDER BY b.open_time) AS is_beyond
+        SELECT b.*, d.*, bool_or(
+                   d.landed < d.expected AND d.strategy_ids && w.strategies
+                   AND NOT EXISTS (SELECT FROM outcomes heard
+                                   WHERE heard.dispatch_id = d.id AND heard.strategy_id = ANY(w.strategies))
+               ) OVER (ORDER BY b.open_time) AS is_beyond
         FROM (SELECT open_time, open, high, low, close FROM candles
               WHERE symbol = w.symbol AND timeframe = w.timeframe
                 AND open_time > to_timestamp(0) + w.after_ms * interval '1 millisecond'
               ORDER BY open_time LIMIT %(most)s) AS b
         LEFT JOIN LATERAL (
-            SELECT id, correlation_id, strategy_ids, landed, created_at FROM dispatches
+            SELECT id, correlation_id, strategy_ids, landed, expected, created_at FROM dispatches
             WHERE symbol = w.symbol AND timeframe = w.timeframe AND open_time = b.open_time
             ORDER BY revision LIMIT 1
         ) AS d ON true
     ) AS c
-    CROSS JOIN LATERAL unnest(w.strategies::int[]) AS s(id)
-    JOIN strategies known ON known.id = s.id
-    LEFT JOIN outcomes o ON o.dispatch_id = c.id AND o.strategy_id = s.id
+    LEFT JOIN LATERAL (
+        SELECT * FROM outcomes WHERE dispatch_id = c.id AND strategy_id = ANY(w.strategies)
+    ) AS o ON true
     WHERE c.is_beyond IS NOT TRUE
     ORDER BY w.place, c.open_time
-"""
+"""  # noqa: S608 - text of our own
 
-_NEXT = """
+_NEXT = f"""
+    {_WANTED}
     SELECT w.place
-    FROM unnest(%(symbols)s::text[], %(timeframes)s::text[], %(after)s::bigint[])
-         WITH ORDINALITY AS w(symbol, timeframe, after_ms, place)
+    FROM wanted AS w
     CROSS JOIN LATERAL (
-        SELECT landed FROM dispatches
+        SELECT id, landed FROM dispatches
         WHERE symbol = w.symbol AND timeframe = w.timeframe
           AND open_time > to_timestamp(0) + w.after_ms * interval '1 millisecond'
         ORDER BY open_time, revision LIMIT 1
     ) AS next
-    WHERE next.landed > 0
-"""
+    WHERE next.landed > 0 AND EXISTS (
+        SELECT FROM outcomes WHERE dispatch_id = next.id AND strategy_id = ANY(w.strategies))
+"""  # noqa: S608 - text of our own
 
 _TYPES = {"side": "int2", "barred": "int2", "order_side": "int2", "trades": "int"}
 _COLUMNS = (
@@ -220,41 +239,53 @@ def load_history(
     for key, after in after_ms.items():
         groups.setdefault((key.symbol, key.timeframe, after), []).append(key.strategy_id)
     places = list(groups)
-    values = {
-        "symbols": [symbol for symbol, _, _ in places],
-        "timeframes": [timeframe for _, timeframe, _ in places],
-        "after": [after for _, _, after in places],
-        "strategies": ["{" + ",".join(map(str, asked)) + "}" for asked in groups.values()],
-        "most": most,
-    }
-    found: dict[PositionKey, list[Past]] = {key: [] for key in after_ms}
-    for row in driver.execute(_HISTORY, values, prepare=True, binary=True).fetchall():
-        found[PositionKey(row[7], *places[row[0] - 1][:2])].append(_past(row))
-    return found
+    rows = driver.execute(_HISTORY, {**_places(groups), "most": most}, prepare=True, binary=True).fetchall()
+    found: dict[PositionKey, list[Past]] = {}
+    for place, of_place in groupby(rows, key=itemgetter(0)):
+        symbol, timeframe, _ = places[place - 1]
+        pasts = _read_pasts(of_place, groups[places[place - 1]])
+        found |= {PositionKey(strategy_id, symbol, timeframe): each for strategy_id, each in pasts.items()}
+    return {key: found.get(key, []) for key in after_ms}
 
 
-def find_followed(driver: DriverConnection[Any], after_ms: Mapping[tuple[str, str], int]) -> list[tuple[str, str]]:
-    """Return the series, of some, whose next candle after a moment has outcomes already."""
-    places = list(after_ms)
-    values = {
-        "symbols": [symbol for symbol, _ in places],
-        "timeframes": [timeframe for _, timeframe in places],
-        "after": list(after_ms.values()),
-    }
-    return [places[row[0] - 1] for row in driver.execute(_NEXT, values, prepare=True, binary=True).fetchall()]
+def find_followed(
+    driver: DriverConnection[Any], groups: Mapping[tuple[str, str, int], Sequence[int]]
+) -> set[tuple[str, str]]:
+    """Return the series whose next candle after a moment has an outcome of one of some strategies.
+
+    Args:
+        driver: of psycopg.
+        groups: strategies by symbol, timeframe and open time in epoch ms.
+    """
+    places = list(groups)
+    rows = driver.execute(_NEXT, _places(groups), prepare=True, binary=True).fetchall()
+    return {places[row[0] - 1][:2] for row in rows}
 
 
-def save_moves(driver: DriverConnection[Any], moves: Sequence[Move]) -> set[PositionKey]:
-    """Write positions and their events, in the caller's transaction. Rows are locked in the order of their keys.
+def send_moves(driver: DriverConnection[Any], moves: Sequence[Move]) -> Cursor[Any]:
+    """Have positions and their events written, in the caller's transaction; `read_saved` tells what was.
 
-    Returns:
-        The positions whose row was still the one that the move follows from; of the others nothing is written.
+    Rows are locked in the order of their keys. In a pipeline nothing is waited for.
     """
     values = {
         "moves": json.dumps([_row(move) for move in moves]),
         "events": json.dumps([_event_row(move.key, told) for move in moves for told in move.events]),
     }
-    return {PositionKey(*row) for row in driver.execute(_MOVE, values, prepare=True).fetchall()}
+    return driver.execute(_MOVE, values, prepare=True)
+
+
+def read_saved(cursor: Cursor[Any]) -> set[PositionKey]:
+    """Return the positions whose row was still the one that the move follows from; of the others nothing is written."""
+    return {PositionKey(*row) for row in cursor.fetchall()}
+
+
+def _places(groups: Mapping[tuple[str, str, int], Sequence[int]]) -> dict[str, Any]:
+    return {
+        "symbols": [symbol for symbol, _, _ in groups],
+        "timeframes": [timeframe for _, timeframe, _ in groups],
+        "after": [after for _, _, after in groups],
+        "strategies": ["{" + ",".join(map(str, strategies)) + "}" for strategies in groups.values()],
+    }
 
 
 def _checkpoint(row: Sequence[Any]) -> Checkpoint:
@@ -268,14 +299,29 @@ def _checkpoint(row: Sequence[Any]) -> Checkpoint:
     return Checkpoint(State(*held, order, *totals), applied_ms, version, revision)
 
 
-def _past(row: Sequence[Any]) -> Past:
-    _, opened_ms, opened, high, low, close, correlation_id, _, asked, status, revision, action, strength, *levels = row
-    bar = Bar(opened_ms, opened, high, low, close)
-    if not asked:
-        return Past(bar, correlation_id, True, None, 0)
-    if status != OutcomeStatus.SUCCEEDED:
-        return Past(bar, correlation_id, status is not None, None, revision or 0)
-    return Past(bar, correlation_id, True, View(action, strength, *levels), revision)
+def _read_pasts(rows: Iterable[Sequence[Any]], strategies: Sequence[int]) -> dict[int, list[Past]]:
+    """Read the candles of one series: a row for each outcome, or one without any."""
+    pasts: dict[int, list[Past]] = {strategy_id: [] for strategy_id in strategies}
+    for _, of_candle in groupby(rows, key=itemgetter(1)):
+        landed = list(of_candle)
+        _, opened_ms, opened, high, low, close, correlation_id, asked, *_ = landed[0]
+        bar, expected = Bar(opened_ms, opened, high, low, close), _read_ids(asked)
+        heard = {row[8]: _view_and_revision(row) for row in landed}
+        for strategy_id, own in pasts.items():
+            is_known = strategy_id in heard or strategy_id not in expected
+            own.append(Past(bar, correlation_id, is_known, *heard.get(strategy_id, (None, 0))))
+    return pasts
+
+
+def _view_and_revision(row: Sequence[Any]) -> tuple[View | None, int]:
+    *_, counts, revision, action, strength, stop, target = row
+    return (View(action, strength, stop, target) if counts else None), revision or 0
+
+
+@lru_cache(maxsize=1024)
+def _read_ids(literal: str) -> frozenset[int]:
+    """Read an array literal; the same one comes with every candle of a series."""
+    return frozenset(map(int, filter(None, literal[1:-1].split(","))))
 
 
 def _row(move: Move) -> dict[str, Any]:

@@ -29,6 +29,15 @@ _DELETE = text("""
          decided AS (DELETE FROM decisions WHERE dispatch_id IN (SELECT id FROM old))
     DELETE FROM dispatches WHERE id IN (SELECT id FROM old)
 """)
+#: Ids grow with time, so the oldest rows are found without looking at the others.
+_DELETE_HISTORY = tuple(
+    text(f"""
+        DELETE FROM {table} WHERE id IN (
+            SELECT id FROM (SELECT * FROM {table} ORDER BY id LIMIT :limit) AS oldest
+            WHERE created_at < :written_before {but})
+    """)  # noqa: S608 - tables of our own
+    for table, but in (("position_events", ""), ("actions", "AND state <> 'pending'"))
+)
 
 
 def list_partitions(connection: Connection) -> list[int]:
@@ -77,3 +86,17 @@ def delete_dispatches(connection: Connection, below: int, limit: int) -> int:
         limit: most dispatches.
     """
     return connection.execute(_DELETE, {"below": below, "limit": limit}).rowcount
+
+
+def delete_position_history(connection: Connection, written_before: datetime, limit: int) -> int:
+    """Delete the oldest position events and order intents that were written before a moment; return how many.
+
+    Positions stay, and so do intents that are still to be sent.
+
+    Args:
+        connection: with an open transaction.
+        written_before: what is younger stays.
+        limit: most rows of each table.
+    """
+    values = {"written_before": written_before, "limit": limit}
+    return sum(connection.execute(statement, values).rowcount for statement in _DELETE_HISTORY)

@@ -377,7 +377,8 @@ positions = Table(
 # the few that hold a part of the portfolio: what the risk cap is counted from
 Index("ix_positions_at_risk", positions.c.strategy_id, postgresql_where=text("risk_percent > 0"))
 
-#: Every change of every position; rows are added and never changed.
+#: Every change of every position; rows are added and never changed. What belongs to a dispatch is found by its candle
+#: and strategies.
 position_events = Table(
     "position_events",
     metadata,
@@ -403,7 +404,6 @@ position_events = Table(
     _one_of("kind", [word.value for word in EventKind]),
     _one_of("reason", [word.value for word in Reason]),
 )
-Index("ix_position_events_correlation_id", position_events.c.correlation_id)
 
 #: The outbox of order intents. Ids are given under a lock that lasts until the commit, so they become visible in order.
 actions = Table(
@@ -434,7 +434,6 @@ actions = Table(
     _one_of("state", [word.value for word in ActionState]),
 )
 Index("ix_actions_unsent", actions.c.id, postgresql_where=text(f"state = '{ActionState.PENDING}'"))
-Index("ix_actions_correlation_id", actions.c.correlation_id)
 
 #: Batch runs.
 runs = Table(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +36,15 @@ class Revision:
     """What its code was when it was added; None when nobody took it."""
     trading: Trading | None = None
     """How its signals become positions now; None when they do not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retired:
+    """Revisions that get no new jobs."""
+
+    replaced: frozenset[JobKey] = frozenset()
+    """By a newer revision; jobs of theirs may still be under way."""
+    unloaded: frozenset[JobKey] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +103,18 @@ def load_revisions(connection: Connection, keys: Sequence[JobKey]) -> dict[JobKe
         limits, trading = Limits(**row.limits), _read_trading(row)
         found[key] = Revision(key, row.name, row.implementation, row.params, limits, row.fingerprint, trading)
     return {key: found[key] for key in keys if key in found}
+
+
+def load_retired(connection: Connection, keys: Collection[JobKey]) -> Retired:
+    """Load which of some revisions get no new jobs: a newer one has replaced them, or their strategy is unloaded."""
+    query = select(strategies.c.id, strategies.c.revision, strategies.c.status)
+    rows = connection.execute(query.where(strategies.c.id.in_({key.strategy_id for key in keys}))).all()
+    current = {JobKey(row.id, row.revision) for row in rows}
+    unloaded = {row.id for row in rows if row.status == StrategyStatus.UNLOADED}
+    return Retired(
+        frozenset(key for key in keys if key not in current),
+        frozenset(key for key in keys if key.strategy_id in unloaded),
+    )
 
 
 def load_fingerprint(connection: Connection, name: str) -> str | None:

@@ -47,6 +47,27 @@ _BREAKERS = text("""
     ORDER BY b.changed_at
 """)
 
+#: What the dispatched candle did to positions, whichever job brought them forward.
+_POSITIONS = text("""
+    SELECT e.*, s.name AS strategy FROM dispatches d
+    JOIN position_events e ON e.strategy_id = ANY(d.strategy_ids) AND e.symbol = d.symbol
+                          AND e.timeframe = d.timeframe AND e.open_time = d.open_time
+    JOIN strategies s ON s.id = e.strategy_id
+    WHERE d.id = :dispatch_id AND e.correlation_id = d.correlation_id
+    ORDER BY e.id
+""")
+
+_ACTIONS = text("""
+    SELECT a.*, s.name AS strategy FROM dispatches d
+    CROSS JOIN unnest(d.strategy_ids) AS asked(id)
+    CROSS JOIN unnest(ARRAY['open', 'close', 'reduce']) AS asked_kind(kind)
+    JOIN actions a ON a.idempotency_key = concat_ws(':', asked.id, d.symbol, d.timeframe,
+        CAST(extract(epoch FROM d.open_time) * 1000 AS bigint), asked_kind.kind)
+    JOIN strategies s ON s.id = a.strategy_id
+    WHERE d.id = :dispatch_id AND a.correlation_id = d.correlation_id
+    ORDER BY a.id
+""")
+
 
 @dataclass(frozen=True, slots=True)
 class Facts:
@@ -61,6 +82,10 @@ class Facts:
     breakers: list[Row]
     plan: list[Row]
     """The chunks in which the jobs were first sent; empty when that was not stored."""
+    positions: list[Row]
+    """What happened to positions at the candle."""
+    actions: list[Row]
+    """Order intents that follow from it."""
 
 
 def load_facts(
@@ -83,6 +108,8 @@ def load_facts(
         decision=next((dict(row) for row in decided.mappings()), None),
         breakers=[dict(row) for row in connection.execute(_BREAKERS, values).mappings()],
         plan=load_plan(connection, dispatch["id"]),
+        positions=[dict(row) for row in connection.execute(_POSITIONS, values).mappings()],
+        actions=[dict(row) for row in connection.execute(_ACTIONS, values).mappings()],
     )
 
 

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from app.domain.base import explain
 from app.domain.jobs import Signal
-from app.errors import InvalidSignalError
+from app.errors import InvalidSignalError, StrategyError, TimeframeError, UnknownIndicatorError, did_you_mean
 from app.strategies.bars import Bars
 from app.strategies.indicators import IndicatorCache
 from app.strategies.sdk import Context, Signals, Strategy
@@ -38,20 +38,45 @@ def evaluate(strategy: Strategy, bars: Bars, cache: IndicatorCache | None = None
         ``extras={"warmup": candles still missing}``.
 
     Raises:
+        UnknownIndicatorError: user code looked up a name that is no declared indicator.
+        TimeframeError: the strategy has a higher timeframe that these candles cannot make.
         InvalidSignalError: the answer has the wrong type, shape, length, dtype or range; names strategy and candle.
         ValueError: the cache belongs to other bars.
     """
-    missing = strategy.warmup - len(bars)
-    if missing > 0:
-        return Signal(action=0, strength=0.0, extras={"warmup": missing})
+    if len(bars) < strategy.warmup:
+        missing = _warmup(strategy, bars) - len(bars)
+        if missing > 0:
+            return Signal(action=0, strength=0.0, extras={"warmup": missing})
     if cache is None:
         cache = IndicatorCache(bars)
     elif cache.bars is not bars:
         raise ValueError("expected the indicator cache of these very bars, found that of others")
-    lines = cache.select(strategy.declared)
-    if strategy.vectorised:
-        return _last_signal(strategy, bars, strategy.signals(bars, lines))
-    return _single_signal(strategy, bars, Context(bars, lines, len(bars) - 1))
+    try:
+        lines = cache.select(strategy.declared)
+    except (StrategyError, TimeframeError) as error:
+        raise type(error)(f"strategy {strategy.name!r} on {describe_candle(bars)}: {error}") from error
+    try:
+        if strategy.vectorised:
+            return _last_signal(strategy, bars, strategy.signals(bars, lines))
+        return ask_about_last(strategy, bars, Context(bars, lines, len(bars) - 1))
+    except KeyError as error:
+        raise _explained(strategy, bars, error) from error
+
+
+def _warmup(strategy: Strategy, bars: Bars) -> int:
+    try:
+        return strategy.warmups.get(bars.timeframe) or strategy.candles_needed_on(bars.timeframe)
+    except TimeframeError as error:
+        raise TimeframeError(f"strategy {strategy.name!r} on {describe_candle(bars)}: {error}") from error
+
+
+def _explained(strategy: Strategy, bars: Bars, error: KeyError) -> Exception:
+    """Return what to raise for a key that is not there: it may have been meant as an indicator."""
+    key = error.args[0] if error.args else None
+    if not isinstance(key, str) or key in strategy.declared:
+        return error
+    who, declared = f"strategy {strategy.name!r} on {describe_candle(bars)}", did_you_mean(key, strategy.declared)
+    return UnknownIndicatorError(f"{who}: expected a declared indicator, found {key!r}: {declared}")
 
 
 def _last_signal(strategy: Strategy, bars: Bars, answer: object) -> Signal:
@@ -72,7 +97,28 @@ def _last_signal(strategy: Strategy, bars: Bars, answer: object) -> Signal:
     return _revalidated(strategy, bars, signal.model_copy(update={"extras": answer.extras}))
 
 
-def _single_signal(strategy: Strategy, bars: Bars, context: Context) -> Signal:
+def check_columns(strategy: Strategy, bars: Bars, answer: object) -> Signals:
+    """Return a vectorised answer if it has the right type, shapes and dtypes; what is in the cells is not looked at.
+
+    Raises:
+        InvalidSignalError: it has not; names strategy and candle.
+    """
+    if not isinstance(answer, Signals):
+        raise _refusal(strategy, bars, "Signals from signals()", _kind(answer))
+    for column, values in zip(Signals._fields, answer.columns, strict=False):
+        if column == "action":
+            _cell(strategy, bars, column, values, _INT8)
+        elif values is not None or column == "strength":
+            _cell(strategy, bars, column, values, _FLOAT64)
+    return answer
+
+
+def ask_about_last(strategy: Strategy, bars: Bars, context: Context) -> Signal:
+    """Ask a strategy that is asked candle by candle, and check its answer.
+
+    Raises:
+        InvalidSignalError: the answer has the wrong type or range; names strategy and candle.
+    """
     try:
         answer: object = strategy.on_candle(context)
     except ValidationError as error:
@@ -134,9 +180,14 @@ def _check_view(strategy: Strategy, bars: Bars, action: float, strength: float) 
 
 
 def _refusal(strategy: Strategy, bars: Bars, expected: str, found: str) -> InvalidSignalError:
-    opened = datetime.fromtimestamp(bars.open_time[-1].item() / 1000, UTC).isoformat()
-    candle = f"{bars.symbol} {bars.timeframe} candle opened {opened}"
-    return InvalidSignalError(f"strategy {strategy.name!r} on {candle}: expected {expected}, found {found}")
+    text = f"strategy {strategy.name!r} on {describe_candle(bars)}: expected {expected}, found {found}"
+    return InvalidSignalError(text)
+
+
+def describe_candle(bars: Bars, place: int = -1) -> str:
+    """Name a candle of a window for people."""
+    opened = datetime.fromtimestamp(bars.open_time[place].item() / 1000, UTC).isoformat()
+    return f"{bars.symbol} {bars.timeframe} candle opened {opened}"
 
 
 def _kind(value: object) -> str:

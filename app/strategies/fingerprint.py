@@ -19,17 +19,20 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-from app.strategies import bars, evaluation, indicators, sdk
+from app.strategies import bars, evaluation, formulas, higher, indicators, sdk
 from app.strategies.sdk import Strategy
 
 #: Characters of each half: 128 bits, no accident makes two equal.
 _LENGTH = 32
 
+#: Strategies of ours that are more than one module; the built-ins are one each.
+_PACKAGES = ("app.strategies.composite",)
+
 #: Libraries that compute; another version of one may give other numbers.
 _LIBRARIES = ("numpy", "TA-Lib")
 
 #: Our own modules that a signal passes through. Their text counts, not a number that somebody must remember to raise.
-_SDK = (sdk, bars, indicators, evaluation)
+_SDK = (sdk, bars, indicators, formulas, higher, evaluation)
 
 
 class Fingerprint(NamedTuple):
@@ -57,10 +60,19 @@ def take_fingerprint(strategy: Strategy, prefixes: Sequence[str]) -> Fingerprint
         strategy: validated; its params are complete.
         prefixes: allow-listed module prefixes.
     """
-    cls = type(strategy)
     params = json.dumps(strategy.params.model_dump(mode="json"), sort_keys=True)
-    sources = digest_sources(cls.__module__, prefixes)
-    return Fingerprint(_digest([sources, cls.__qualname__, params]), _platform())
+    code = [text for each in (strategy, *strategy.parts) for text in _code(type(each), prefixes)]
+    return Fingerprint(_digest([*code, params]), _platform())
+
+
+def find_modules(strategy: Strategy, prefixes: Sequence[str]) -> list[str]:
+    """Find the modules of user code that a strategy and its parts are made of, by name."""
+    found = [find_sources(type(each).__module__, prefixes) for each in (strategy, *strategy.parts)]
+    return sorted({name for sources in found for name in sources})
+
+
+def _code(cls: type[Strategy], prefixes: Sequence[str]) -> tuple[str, str]:
+    return digest_sources(cls.__module__, prefixes), cls.__qualname__
 
 
 def digest_sources(module: str, prefixes: Sequence[str]) -> str:
@@ -94,6 +106,8 @@ def forget_modules(module: str, prefixes: Sequence[str]) -> None:
 def _roots(module: str, prefixes: Sequence[str]) -> tuple[str, ...]:
     if _is_under(module, prefixes):
         return tuple(prefixes)
+    if _is_under(module, _PACKAGES):
+        return _PACKAGES
     # an installed package, or one of ours: the other built-ins and the SDK are no code of this strategy's
     return (module,) if module.startswith("app.") else (module.partition(".")[0],)
 

@@ -1,30 +1,27 @@
 """Declared indicators: what a strategy wants computed, and the cache that computes each once per window.
 
-TA-Lib computes; where it has no function, or answers a flat market with a number that looks like a signal, the
-formula is written here and says so. Every indicator looks at its own candle and older ones only. TA-Lib's global
-unstable period is never touched: it would change the numbers of everything else in the process.
+How they are computed: formulas.py.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
-import talib
-from numpy.lib.stride_tricks import sliding_window_view
 
-from app.errors import ConfigurationError, StrategyError, did_you_mean
+from app.domain.candles import Timeframe
+from app.errors import ConfigurationError, StrategyError, TimeframeError, did_you_mean
 from app.strategies.bars import Bars, FloatArray
-
-#: Share of an endless exponential average that candles older than the warm-up would carry. With one percent, an
-#: average of 200 settles within 461 candles, which still fits the default window of 512. Chosen by us.
-TAIL_WEIGHT = 0.01
+from app.strategies.formulas import FAMILIES, Family
+from app.strategies.higher import Higher, build_higher
 
 #: Longest period an indicator may ask for, in candles; TA-Lib's own limit (ta_abstract, optInTimePeriod).
 LONGEST_PERIOD = 100_000
+
+#: Timeframes that have a lower one.
+_HIGHER = tuple(each.value for each in Timeframe if each is not Timeframe.M1)
 
 
 class Indicator(NamedTuple):
@@ -40,11 +37,57 @@ class Indicator(NamedTuple):
     name: str
     params: tuple[float, ...]
     line: str = "value"
+    timeframe: str = ""
+    """The higher timeframe whose candles it is computed on; empty for those of the window."""
 
     @property
     def settled(self) -> int:
-        """Candles after which the newest cell is valid and older candles would change it by little (TAIL_WEIGHT)."""
+        """Candles, of its own timeframe, after which the newest cell is valid and older ones would change it by little.
+
+        See TAIL_WEIGHT of formulas.py.
+        """
         return _family(self.name).settled(*self.params)
+
+    def settled_on(self, base: Timeframe) -> int:
+        """Return the candles of a window's timeframe after which the newest cell is valid.
+
+        Raises:
+            TimeframeError: candles of `base` cannot make those of the indicator's timeframe.
+        """
+        if not self.timeframe:
+            return self.settled
+        # a window may begin and end in the middle of a higher candle: what it has of those two does not count
+        return (self.settled + 1) * self._count(base) - 1
+
+    def on(self, timeframe: str) -> Indicator:
+        """Return this line computed on a higher timeframe, and aligned on the candles of the window.
+
+        A cell is the value of the newest higher candle that has closed when the cell's own candle closes. The higher
+        candles are made from those of the window, see `app.strategies.higher`.
+
+        Args:
+            timeframe: such as ``4h``; the strategy works on any lower one that divides it.
+
+        Raises:
+            ConfigurationError: no such timeframe, or none is below it.
+        """
+        frame = str(timeframe)
+        if frame not in _HIGHER:
+            raise ConfigurationError(
+                f"indicator {self.name}: unknown higher timeframe {frame!r}: {did_you_mean(frame, _HIGHER)}"
+            )
+        return self._replace(timeframe=frame)
+
+    def _count(self, base: Timeframe) -> int:
+        higher = Timeframe(self.timeframe)
+        count = higher.made_of(base)
+        if not count:
+            fitting = ", ".join(each.value for each in Timeframe if higher.made_of(each))
+            raise TimeframeError(
+                f"indicator {self.name} on {higher.value}: expected candles of a lower timeframe that divides it "
+                f"({fitting}), found {base.value}"
+            )
+        return count
 
     @classmethod
     def sma(cls, period: int) -> Indicator:
@@ -137,6 +180,19 @@ class Indicator(NamedTuple):
         """Volume-weighted average of the typical price over `period` candles; NaN where none of them has volume."""
         return cls("vwap", _periods("vwap", period))
 
+    @classmethod
+    def volume(cls, period: int) -> Indicator:
+        """Mean volume of `period` candles, this one included, base units."""
+        return cls("volume", _periods("volume", period))
+
+    @classmethod
+    def candle(cls, *, line: str = "close", ago: int = 0) -> Indicator:
+        """Lines open, high, low, close and volume of the candle itself, or of that `ago` candles before it.
+
+        Meant for a higher timeframe: ``Indicator.candle(line="high").on("1d")`` is the high of the newest closed day.
+        """
+        return cls("candle", _periods("candle", ago, least=0), _line("candle", line))
+
 
 class IndicatorCache:
     """Computes each indicator of one window once, for all strategies that look at that window.
@@ -144,17 +200,19 @@ class IndicatorCache:
     Not shared between windows or threads; results are (n,) float64, NaN where too little history exists, read-only.
     """
 
-    __slots__ = ("_lines", "bars")
+    __slots__ = ("_higher", "_lines", "bars")
 
     def __init__(self, bars: Bars) -> None:
         self.bars = bars
         self._lines: dict[Indicator, FloatArray] = {}
+        self._higher: dict[str, Higher] = {}
 
     def __getitem__(self, indicator: Indicator) -> FloatArray:
         """Return one line, computing its indicator at the first request.
 
         Raises:
             StrategyError: TA-Lib refused the params or the window.
+            TimeframeError: the window's candles cannot make those of the indicator's timeframe.
             ConfigurationError: an indicator that was not built by Indicator's classmethods and does not exist.
         """
         line = self._lines.get(indicator)
@@ -168,37 +226,41 @@ class IndicatorCache:
         return {name: self[indicator] for name, indicator in declared.items()}
 
     def _computed(self, indicator: Indicator) -> FloatArray:
-        family = _family(indicator.name)
+        family, frame = _family(indicator.name), indicator.timeframe
         _line(indicator.name, indicator.line)
-        for name, values in zip(family.lines, self._compute(family, indicator), strict=True):
+        made = self._compute_higher(family, indicator) if frame else _compute(family, indicator, self.bars)
+        for name, values in zip(family.lines, made, strict=True):
             values.setflags(write=False)
-            self._lines[Indicator(indicator.name, indicator.params, name)] = values
+            # a view: who owns an array may make it writable again
+            self._lines[Indicator(indicator.name, indicator.params, name, frame)] = values.view()
         return self._lines[indicator]
 
-    def _compute(self, family: _Family, indicator: Indicator) -> tuple[FloatArray, ...]:
-        try:
-            return family.compute(self.bars, *indicator.params)
-        except Exception as error:  # TA-Lib raises plain Exception
-            asked = f"{indicator.name}{indicator.params}"
-            raise StrategyError(
-                f"indicator {asked} over {len(self.bars)} candles of {self.bars.symbol} {self.bars.timeframe}: "
-                f"expected finite candles and params in range, TA-Lib said: {error}"
-            ) from error
+    def _compute_higher(self, family: Family, indicator: Indicator) -> tuple[FloatArray, ...]:
+        indicator._count(self.bars.timeframe)
+        frame = indicator.timeframe
+        higher = self._higher.get(frame)
+        if higher is None:
+            higher = self._higher[frame] = build_higher(self.bars, Timeframe(frame))
+        if not len(higher.bars):
+            return tuple(np.full(len(self.bars), np.nan) for _ in family.lines)
+        return tuple(higher.align(line) for line in _compute(family, indicator, higher.bars))
 
 
-@dataclass(frozen=True, slots=True)
-class _Family:
-    """How an indicator is computed, what its lines are called and how much history it needs."""
+def _compute(family: Family, indicator: Indicator, bars: Bars) -> tuple[FloatArray, ...]:
+    try:
+        return family.compute(bars, *indicator.params)
+    except Exception as error:  # TA-Lib raises plain Exception
+        asked = f"{indicator.name}{indicator.params}"
+        raise StrategyError(
+            f"indicator {asked} over {len(bars)} candles of {bars.symbol} {bars.timeframe}: "
+            f"expected finite candles and params in range, TA-Lib said: {error}"
+        ) from error
 
-    compute: Callable[..., tuple[FloatArray, ...]]
-    settled: Callable[..., int]
-    lines: tuple[str, ...] = ("value",)
 
-
-def _family(name: str) -> _Family:
-    if name not in _FAMILIES:
-        raise ConfigurationError(f"unknown indicator {name!r}: {did_you_mean(name, _FAMILIES)}")
-    return _FAMILIES[name]
+def _family(name: str) -> Family:
+    if name not in FAMILIES:
+        raise ConfigurationError(f"unknown indicator {name!r}: {did_you_mean(name, FAMILIES)}")
+    return FAMILIES[name]
 
 
 def _line(name: str, line: str) -> str:
@@ -221,145 +283,3 @@ def _factor(name: str, factor: float) -> float:
     if isinstance(factor, bool) or not isinstance(factor, int | float) or not 0 < factor < math.inf:
         raise ConfigurationError(f"indicator {name}: expected a finite factor above 0, found {factor!r}")
     return float(factor)
-
-
-def _tail(alpha: float) -> int:
-    """Candles after which (1 - alpha)^candles is at most TAIL_WEIGHT."""
-    return 1 if alpha >= 1 else math.ceil(math.log(TAIL_WEIGHT) / math.log1p(-alpha))
-
-
-def _ema_settled(period: int) -> int:
-    return max(period, _tail(2 / (period + 1)))
-
-
-def _wilder_settled(period: int) -> int:
-    # One more than the smoothing itself: changes and true ranges start at the second candle.
-    return max(period, _tail(1 / period)) + 1
-
-
-def _macd_settled(_fast: int, slow: int, signal: int) -> int:
-    return _ema_settled(slow) + _ema_settled(signal) - 1
-
-
-def _supertrend_settled(period: int, multiplier: float) -> int:
-    # The ratchet forgets where it started at a change of trend, for which no bound exists; trends last longer the
-    # wider the band. This many were enough for 5 pairs of params in every window tried of a year of hourly BTC-USDT.
-    return _wilder_settled(period) + math.ceil(10 * multiplier * math.sqrt(period))
-
-
-def _rsi(bars: Bars, period: int) -> tuple[FloatArray]:
-    """TA-Lib's RSI, except that a market without any movement is 50 and not 0, which would read as oversold."""
-    values = talib.RSI(bars.close, period)
-    suspects = np.flatnonzero(values == 0.0)
-    if suspects.size:
-        span = period + 1
-        still = talib.MAX(bars.close, span)[suspects] == talib.MIN(bars.close, span)[suspects]
-        values[suspects[still]] = 50.0
-    return (values,)
-
-
-def _stochastic(bars: Bars, period: int, smooth: int, signal: int) -> tuple[FloatArray, FloatArray]:
-    """TA-Lib's STOCH out of MAX, MIN and SMA, except that a flat range is 50 and not 0: that would read as oversold."""
-    low = talib.MIN(bars.low, period)
-    span = talib.MAX(bars.high, period) - low
-    raw = np.where(span == 0.0, 50.0, np.nan)
-    np.divide((bars.close - low) * 100.0, span, out=raw, where=span > 0.0)
-    k = talib.SMA(raw, smooth) if smooth > 1 else raw
-    return k, talib.SMA(k, signal) if signal > 1 else k.copy()
-
-
-def _adx(bars: Bars, period: int) -> tuple[FloatArray, ...]:
-    prices = (bars.high, bars.low, bars.close)
-    return talib.ADX(*prices, period), talib.PLUS_DI(*prices, period), talib.MINUS_DI(*prices, period)
-
-
-def _donchian(bars: Bars, period: int) -> tuple[FloatArray, FloatArray]:
-    return _delayed(talib.MAX(bars.high, period)), _delayed(talib.MIN(bars.low, period))
-
-
-def _delayed(values: FloatArray) -> FloatArray:
-    """Move a line one candle later, so that it speaks of the candles before."""
-    later = np.full_like(values, np.nan)
-    later[1:] = values[:-1]
-    return later
-
-
-def _supertrend(bars: Bars, period: int, multiplier: float) -> tuple[FloatArray, FloatArray]:
-    """Ratcheted bands of `multiplier` ATRs around the middle of the candle, and the side the close is on.
-
-    Upper band: middle + multiplier * ATR, never raised unless the previous close was above it; lower band the
-    mirror image. The trend turns up when the close passes the upper band and down when it passes the lower one; the
-    level is the band on the other side of the price. It starts up when the first close is not below the middle.
-    Source: Olivier Seban's definition, as in TradingView's manual of ta.supertrend (whose start is always down).
-    """
-    level, direction = np.full(len(bars), np.nan), np.full(len(bars), np.nan)
-    middle = (bars.high + bars.low) / 2.0
-    reach = multiplier * talib.ATR(bars.high, bars.low, bars.close, period)
-    start = period  # TA-Lib's first ATR: `period` true ranges, the first of them on the second candle
-    if start < len(bars):
-        above, below, side = _ratchet(
-            (middle + reach)[start:].tolist(), (middle - reach)[start:].tolist(), bars.close[start:].tolist()
-        )
-        direction[start:] = side
-        level[start:] = np.where(direction[start:] > 0, below, above)
-    return level, direction
-
-
-def _ratchet(uppers: list[float], lowers: list[float], closes: list[float]) -> tuple[list[float], ...]:
-    # Plain lists: each step needs the one before, and numpy scalars are five times slower here.
-    upper, lower, previous = uppers[0], lowers[0], closes[0]
-    side = 1.0 if previous >= (upper + lower) / 2.0 else -1.0
-    above, below, sides = [], [], []
-    for new_upper, new_lower, close in zip(uppers, lowers, closes, strict=True):
-        upper = new_upper if new_upper < upper or previous > upper else upper
-        lower = new_lower if new_lower > lower or previous < lower else lower
-        side = (-1.0 if close < lower else 1.0) if side > 0 else (1.0 if close > upper else -1.0)
-        above.append(upper)
-        below.append(lower)
-        sides.append(side)
-        previous = close
-    return above, below, sides
-
-
-def _vwap(bars: Bars, period: int) -> tuple[FloatArray]:
-    """Sum(typical * volume) / sum(volume) over `period` candles, typical = (high + low + close) / 3.
-
-    Each window is summed afresh: a running sum keeps a remainder of earlier volume, and where the volume is zero
-    that remainder would be a price.
-    """
-    values = np.full(len(bars), np.nan)
-    if len(bars) >= period:
-        typical = (bars.high + bars.low + bars.close) / 3.0
-        paid = sliding_window_view(typical * bars.volume, period).sum(axis=1)
-        volume = sliding_window_view(bars.volume, period).sum(axis=1)
-        np.divide(paid, volume, out=values[period - 1 :], where=volume > 0.0)
-    return (values,)
-
-
-_FAMILIES = {
-    "sma": _Family(lambda bars, n: (talib.SMA(bars.close, n),) if n > 1 else (bars.close.copy(),), lambda n: n),
-    "ema": _Family(lambda bars, n: (talib.EMA(bars.close, n),) if n > 1 else (bars.close.copy(),), _ema_settled),
-    "wma": _Family(lambda bars, n: (talib.WMA(bars.close, n),) if n > 1 else (bars.close.copy(),), lambda n: n),
-    "stddev": _Family(lambda bars, n: (talib.STDDEV(bars.close, n),), lambda n: n),
-    "roc": _Family(lambda bars, n: (talib.ROC(bars.close, n),), lambda n: n + 1),
-    "cci": _Family(lambda bars, n: (talib.CCI(bars.high, bars.low, bars.close, n),), lambda n: n),
-    "rsi": _Family(_rsi, _wilder_settled),
-    "atr": _Family(lambda bars, n: (talib.ATR(bars.high, bars.low, bars.close, n),), _wilder_settled),
-    "highest": _Family(lambda bars, n: (talib.MAX(bars.high, n),), lambda n: n),
-    "lowest": _Family(lambda bars, n: (talib.MIN(bars.low, n),), lambda n: n),
-    "macd": _Family(
-        lambda bars, fast, slow, signal: talib.MACD(bars.close, fast, slow, signal),
-        _macd_settled,
-        ("macd", "signal", "histogram"),
-    ),
-    "bollinger": _Family(
-        lambda bars, n, width: talib.BBANDS(bars.close, n, width, width),
-        lambda n, _width: n,
-        ("upper", "middle", "lower"),
-    ),
-    "stochastic": _Family(_stochastic, lambda period, smooth, signal: period + smooth + signal - 2, ("k", "d")),
-    "adx": _Family(_adx, lambda n: 2 * _wilder_settled(n), ("adx", "plus_di", "minus_di")),
-    "donchian": _Family(_donchian, lambda n: n + 1, ("upper", "lower")),
-    "supertrend": _Family(_supertrend, _supertrend_settled, ("level", "direction")),
-    "vwap": _Family(_vwap, lambda n: n),
-}

@@ -1,8 +1,8 @@
 """What may be loaded as a strategy, by implementation name. Nothing else can be imported by name.
 
-Three sources: the built-ins by short name, installed packages by entry point, and modules under an allow-listed
-prefix as ``package.module:Class``. With ``freqtrade:`` in front the latter two name a strategy of freqtrade's
-interface. Params are validated here, in the language of whoever wrote the definition.
+Three sources: the built-ins and `composite` by short name, installed packages by entry point, and modules under an
+allow-listed prefix as ``package.module:Class``. With ``freqtrade:`` in front the latter two name a strategy of
+freqtrade's interface. Params are validated here, in the language of whoever wrote the definition.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from app.errors import ConfigurationError, did_you_mean
+from app.errors import ConfigurationError, ParamsError, did_you_mean
 from app.strategies.builtin import BUILTINS
+from app.strategies.composite.strategy import COMPOSITE, composite_of
 from app.strategies.fingerprint import digest_sources, forget_modules
 from app.strategies.sdk import Strategy
 
@@ -64,8 +65,12 @@ class Registry:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The short names that can be loaded: built-ins and entry points, sorted."""
-        return tuple(sorted({*BUILTINS, *self._installed}))
+        """The short names that can be loaded: built-ins, `composite` and entry points, sorted."""
+        return tuple(sorted({*BUILTINS, COMPOSITE, *self._installed}))
+
+    @cached_property
+    def _composite(self) -> type[Strategy]:
+        return composite_of(self._create_part)
 
     def resolve(self, implementation: str) -> type[Strategy]:
         """Return the class of an implementation name; a built-in wins over an entry point of the same name.
@@ -75,6 +80,8 @@ class Registry:
         """
         if implementation in BUILTINS:
             return BUILTINS[implementation]
+        if implementation == COMPOSITE:
+            return self._composite
         if implementation in self._installed:
             return _load(implementation, self._installed[implementation].load)
         if implementation.startswith(FREQTRADE_PREFIX):
@@ -94,11 +101,23 @@ class Registry:
         Raises:
             ConfigurationError: as `resolve`, or params that are not accepted (all of them named).
         """
-        cls, label = self.resolve(implementation), name or implementation
-        strategy, problems = build(cls, params or {}, label)
+        label = name or implementation
+        strategy, problems = build(self._resolve_for(name, implementation), params or {}, label)
         if strategy is None:
             listed = "; ".join(str(problem) for problem in problems)
             raise ConfigurationError(f"strategy {label!r} ({implementation}): {listed}")
+        return strategy
+
+    def _resolve_for(self, name: str, implementation: str) -> type[Strategy]:
+        try:
+            return self.resolve(implementation)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"strategy {name!r}: {error}" if name else str(error)) from error
+
+    def _create_part(self, implementation: str, params: Mapping[str, Any], name: str) -> Strategy:
+        strategy, problems = build(self.resolve(implementation), params, name)
+        if strategy is None:
+            raise ParamsError(problems)
         return strategy
 
     def _find_freqtrade(self, reference: str) -> tuple[str, str]:
@@ -138,6 +157,8 @@ def build(cls: type[Strategy], params: Mapping[str, Any], name: str) -> tuple[St
         return cls(cls.Params.model_validate_json(json.dumps(dict(params), allow_nan=False)), name=name), []
     except ValidationError as error:
         return None, [Problem(("params", *path), text) for path, text in explain(error, cls.Params)]
+    except ParamsError as error:
+        return None, [Problem(("params", *path), text) for path, text in error.problems]
     except Exception as error:  # user code in indicators(), or params that are not JSON
         return None, [Problem(("params",), f"cannot be used: {type(error).__name__}: {error}")]
 
@@ -178,11 +199,16 @@ def _schema(model: type[BaseModel], path: tuple[str, ...]) -> dict[str, Any]:
     root = model.model_json_schema()
     schema: dict[str, Any] = root
     for step in path:
-        schema = _dereferenced(root, schema.get("properties", {}).get(step, {}))
+        named: dict[str, Any] = next(
+            iter(schema.get("patternProperties", {}).values()), {}
+        )  # a table whose keys are names
+        schema = _dereferenced(root, schema.get("properties", {}).get(step, named))
     return schema
 
 
 def _dereferenced(root: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
+    # what may be null as well is described by its other form
+    schema = next((form for form in schema.get("anyOf", ()) if form.get("type") != "null"), schema)
     reference = schema.get("$ref", "")
     return root["$defs"][reference.rpartition("/")[2]] if reference else schema
 

@@ -6,7 +6,8 @@ strategies share the window. `docs/strategies.md` shows how to write one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
@@ -15,7 +16,9 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, JsonValue
 
+from app.domain.candles import Timeframe
 from app.domain.jobs import Signal
+from app.errors import TimeframeError
 from app.strategies.bars import Bars, FloatArray
 from app.strategies.indicators import Indicator, IndicatorCache
 
@@ -109,7 +112,8 @@ class Strategy:
         params: the validated params.
         name: how errors call it.
         declared: its indicators by name.
-        warmup: candles needed before a signal is valid.
+        warmups: candles needed before a signal is valid, by their timeframe; one that it cannot work on is absent.
+        warmup: the most of these. They differ only where an indicator is declared on a higher timeframe.
 
     Raises (at class creation):
         TypeError: neither or both of the two forms are defined, or Params does not derive from Strategy.Params.
@@ -133,7 +137,16 @@ class Strategy:
         self.params = self.Params() if params is None else params
         self.name = type(self).__name__ if name is None else name
         self.declared: Mapping[str, Indicator] = MappingProxyType(self.indicators())
-        self.warmup = self.candles_needed()
+        self.warmups: Mapping[Timeframe, int] = MappingProxyType(dict(self._warmups()))
+        self.warmup = max(self.warmups.values())
+
+    def close(self) -> None:
+        """Give back what the instance holds; called once, when a slot drops it. There is nothing to do by default."""
+
+    @property
+    def parts(self) -> tuple[Strategy, ...]:
+        """Strategies that it asks itself: their code is part of what it computes."""
+        return ()
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -147,8 +160,23 @@ class Strategy:
         return {name: value for name, value in attributes.items() if isinstance(value, Indicator)}
 
     def candles_needed(self) -> int:
-        """Return the warm-up: the slowest declared indicator's, plus `reach`."""
-        return max((indicator.settled for indicator in self.declared.values()), default=1) + self.reach
+        """Return the warm-up: the slowest declared indicator's, plus `reach`; without those of higher timeframes."""
+        own = (indicator.settled for indicator in self.declared.values() if not indicator.timeframe)
+        return max(own, default=1) + self.reach
+
+    def candles_needed_on(self, timeframe: Timeframe) -> int:
+        """Return the warm-up on candles of a timeframe: the longest of `candles_needed` and of higher timeframes.
+
+        Raises:
+            TimeframeError: candles of that timeframe cannot make those of a higher one that is declared.
+        """
+        higher = (each.settled_on(timeframe) for each in self.declared.values() if each.timeframe)
+        return max([self.candles_needed(), *(settled + self.reach for settled in higher)])
+
+    def _warmups(self) -> Iterator[tuple[Timeframe, int]]:
+        for timeframe in Timeframe:
+            with suppress(TimeframeError):
+                yield timeframe, self.candles_needed_on(timeframe)
 
     def signals(self, bars: Bars, indicators: Lines) -> Signals:
         """Answer for every candle of the window at once, each from itself and older candles only.

@@ -93,7 +93,6 @@ def _events() -> None:
             name=op.f("uq_position_events_strategy_id_symbol_timeframe_open_time_number"),
         ),
     )
-    op.create_index("ix_position_events_correlation_id", "position_events", ["correlation_id"])
 
 
 def _actions() -> None:
@@ -119,7 +118,6 @@ def _actions() -> None:
         sa.UniqueConstraint("idempotency_key", name=op.f("uq_actions_idempotency_key")),
     )
     op.create_index("ix_actions_unsent", "actions", ["id"], postgresql_where=sa.text("state = 'pending'"))
-    op.create_index("ix_actions_correlation_id", "actions", ["correlation_id"])
 
 
 def _check(table: str, column: str, words: tuple[str, ...]) -> sa.CheckConstraint:

@@ -121,10 +121,9 @@ class Stage:
             self.redis.delete(*keys)
         tables = "candles, series, strategies, strategy_revisions, dispatches, outcomes, attempts, decisions, breakers"
         tables += ", runs, variants, units, unit_trades, unit_signals, unit_equity"
+        others = "positions, position_events, actions, dead_letters, nodes, producers, verifications"
         with self.operations.changing() as connection:
-            connection.execute(
-                text(f"TRUNCATE {tables}, dead_letters, nodes, producers, verifications RESTART IDENTITY CASCADE")
-            )
+            connection.execute(text(f"TRUNCATE {tables}, {others} RESTART IDENTITY CASCADE"))
             connection.execute(text("UPDATE catalogue SET version = version + 1"))
 
     def close(self) -> None:

@@ -77,6 +77,27 @@ def test_each_wrong_strategy_is_caught_for_the_right_reason() -> None:
         assert report.finding.time is not None
 
 
+def of_a_composite(analyzer: str) -> Case:
+    params = {"analyzers": {"a": {"implementation": analyzer}}, "gate": {"timeframe": "4h", "period": 5}}
+    return Case(name=f"mix-{analyzer}", implementation="composite", params=params, limits=PATIENT)
+
+
+def test_higher_timeframes_and_composites_are_looked_through() -> None:
+    peeks, short = "PeeksIntoTheHigherCandle", "WarmsUpTooShortlyForTheHigher"
+    cases = [case("higher", name) for name in ("FollowsHigher", peeks, short)]
+    cases += [of_a_composite(name) for name in ("macd", "tests.quant.wrong:PeeksAhead", "tests.quant.wrong:CallsHome")]
+    cases += [of_a_composite("tests.quant.wrong:LooksAtTheClock")]
+    assert [reason(report) for report in verify(cases).values()] == [
+        None,
+        (Check.PREFIX, Reason.CENTRED),
+        (Check.WARMUP, Reason.SHORT),
+        None,
+        (Check.PREFIX, Reason.PEEKS),
+        (Check.ACCESS, Reason.NETWORK),
+        (Check.DETERMINISM, Reason.CLOCK),
+    ]
+
+
 def test_none_of_the_shipped_strategies_is_caught() -> None:
     shipped = [each.definition for each in load_definitions(BUILTIN_DEFINITIONS, Registry())]
     cases = [

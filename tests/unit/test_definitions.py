@@ -8,7 +8,7 @@ import pytest
 
 from app.definitions import LoadedDefinition, load_definitions
 from app.domain.candles import Timeframe
-from app.domain.strategies import Priority, StrategyStatus
+from app.domain.strategies import Priority, StrategyStatus, Trading
 from app.errors import ConfigurationError
 from app.strategies.builtin import BUILTINS
 from app.strategies.registry import Registry
@@ -115,9 +115,50 @@ def test_every_value_says_where_it_came_from(folder: Path) -> None:
         "limits.memory_mb": "default",
         "limits.p95_ms": "default",
         "limits.cpu_percent": "default",
+        "trading": "default",
     }
     assert slow["limits.timeout_ms"] == slow["timeframes"] == slow["symbols"] == "strategy"
     assert slow["limits.retries"] == "base"
+
+
+def test_trading_is_merged_with_the_base_and_switched_off_for_one(folder: Path) -> None:
+    text = """
+        [base.trading]
+        fee_percent = 0.2
+        stop_percent = 3.0
+        [strategies.one]
+        implementation = "macd"
+        trading = { stop_percent = 2.0 }
+        [strategies.two]
+        implementation = "macd"
+        trading = { enabled = false }
+    """
+    one, two = load(folder, text)
+    assert one.definition.trading == Trading(fee_percent=0.2, stop_percent=2.0)
+    assert (one.provenance["trading.fee_percent"], one.provenance["trading.stop_percent"]) == ("base", "strategy")
+    assert one.provenance["trading.size_percent"] == "default"
+    assert two.definition.trading is not None and not two.definition.trading.enabled
+
+
+def test_trading_without_the_table_is_none(folder: Path) -> None:
+    (loaded,) = load(folder, "[strategies.one]\nimplementation = 'macd'")
+    assert loaded.definition.trading is None
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("stop_percent = 100.0", "stop_percent"),
+        ("size_percent = 0", "size_percent"),
+        ("fee_percent = -0.1", "fee_percent"),
+        ("trailing = 3.0", "trailing_percent"),
+        ("size_by_strength = 1", "size_by_strength"),
+    ],
+)
+def test_wrong_trading_names_the_strategy_and_the_key(folder: Path, line: str, found: str) -> None:
+    text = f"[strategies.one]\nimplementation = 'macd'\n[strategies.one.trading]\n{line}"
+    with pytest.raises(ConfigurationError, match=rf"(?s)strategies\.one\.trading.*{found}"):
+        load(folder, text)
 
 
 def test_base_params_are_merged_too(folder: Path) -> None:

@@ -18,7 +18,7 @@ from sqlalchemy import Connection
 
 from app.domain.jobs import Chunk, Outcome
 from app.domain.orders import PositionKey
-from app.domain.positions import Bar, View, step
+from app.domain.positions import Bar, Event, View, step
 from app.domain.strategies import Trading
 from app.storage.engine import driver_of
 from app.storage.landing import Landing
@@ -41,8 +41,9 @@ log = structlog.get_logger()
 T = TypeVar("T")
 SeriesKey = tuple[str, str]
 
-#: Candles after which a position is written although nothing happened to it: what a slot that starts must read.
-SAVE_AFTER = 100
+#: Candles after which a position is written although nothing happened to it: a slot that others were ahead of reads
+#: what came after. Writing costs as much as reading five candles.
+SAVE_AFTER = 32
 
 #: Times that positions are brought forward for one message: others may be at it, and a long past comes in pages. The
 #: next message goes on.
@@ -205,13 +206,16 @@ class PositionKeeper:
             self._forget(advances)
             return set(message.rules)
         lost = self._remember(advances, moving)
-        behind = {key for key, own in message.own.items() if not _is_at_end(advances[key], own)}
+        behind = {key for key, each in advances.items() if not _is_at_end(each, message.own[key])}
         return lost | behind | self._followed(message)
 
     def _followed(self, message: Message) -> set[PositionKey]:
         """Return the positions in series of which others have recorded later candles."""
-        newest_ms = message.newest_ms
-        series = set(self._within(lambda connection: find_followed(driver_of(connection), newest_ms)))
+        groups: dict[tuple[str, str, int], list[int]] = {}
+        for key in message.rules:
+            place = (key.symbol, key.timeframe, message.newest_ms[key.symbol, key.timeframe])
+            groups.setdefault(place, []).append(key.strategy_id)
+        series = self._within(lambda connection: find_followed(driver_of(connection), groups))
         return {key for key in message.rules if (key.symbol, key.timeframe) in series} if series else set()
 
     def _catch_up(self, message: Message, keys: Iterable[PositionKey]) -> None:
@@ -245,6 +249,9 @@ class PositionKeeper:
         """Remember how far positions came; return those that somebody else has written meanwhile."""
         lost = {move.key for move in moving.moves} - moving.saved
         self._forget(lost)
+        for move in moving.moves:
+            if move.key in moving.saved:
+                _log(move)
         for key in advances.keys() - lost:
             known = advances[key].checkpoint
             if key in moving.saved:
@@ -310,6 +317,13 @@ def _moves(advances: Mapping[PositionKey, Advance]) -> list[Move]:
     """Return what is to be written, in the order in which rows are locked."""
     moves = [move for key, each in advances.items() if (move := each.move(key)) is not None]
     return sorted(moves, key=lambda move: move.key)
+
+
+def _log(move: Move) -> None:
+    for told in (*move.events, *move.intents):
+        what, known = told.what, move.key._asdict()
+        word = f"position {what.kind}" if isinstance(what, Event) else f"{what.kind} intended"
+        log.debug(word, reason=what.reason.value, price=what.price, correlation=told.correlation_id, **known)
 
 
 def _opened(own: Own) -> int:

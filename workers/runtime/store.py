@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, TypeVar
@@ -23,7 +23,7 @@ from app.storage.landing import Landing, land_all
 from app.storage.ledger import load_ended
 from app.storage.moving import Moving
 from app.storage.nodes import answer_canary
-from app.storage.strategies import Revision, load_revisions
+from app.storage.strategies import Retired, Revision, load_retired, load_revisions
 from workers.runtime.limits import clock
 
 T = TypeVar("T")
@@ -70,6 +70,10 @@ class SlotStore:
     def load_tried(self, dispatch_id: int) -> frozenset[int]:
         """Load the strategies that have failed at a dispatch and will be, or were, tried again."""
         return self._with(lambda connection: load_tried(connection, dispatch_id))
+
+    def load_retired(self, keys: Collection[JobKey]) -> Retired:
+        """Load which revisions get no new jobs; see `app.storage.strategies.load_retired`."""
+        return self._with(lambda connection: load_retired(connection, keys))
 
     def keep_dead_letter(self, reason: str, body: str, worker: str) -> None:
         """Keep a message that makes no sense."""

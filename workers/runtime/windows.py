@@ -44,8 +44,7 @@ class Series:
         self.is_whole = False
         """Whether these are all the candles the series has had."""
         self._start = self._end = 0
-        self._times: npt.NDArray[np.int64] = np.empty(2 * length, np.int64)
-        self._fields: npt.NDArray[np.float64] = np.empty((FIELDS, 2 * length), np.float64)
+        self._hold(np.empty(2 * length, np.int64), np.empty((FIELDS, 2 * length), np.float64))
 
     @property
     def last_ms(self) -> int | None:
@@ -83,7 +82,7 @@ class Series:
                 return None
             first = self._start
         place = slice(first, found + 1)
-        return Bars(symbol, timeframe, self._times[place], *self._fields[:, place])
+        return Bars(symbol, timeframe, self._shown_times[place], *self._shown_fields[:, place])
 
     def _make_room(self, count: int) -> None:
         # a new buffer, never a shift in place: a window that was handed out stays what it was
@@ -94,7 +93,13 @@ class Series:
         capacity = max(2 * self._length, size + count)
         times, fields = np.empty(capacity, np.int64), np.empty((FIELDS, capacity), np.float64)
         times[:size], fields[:, :size] = self._times[keep : self._end], self._fields[:, keep : self._end]
-        self._times, self._fields, self._start, self._end = times, fields, 0, size
+        self._hold(times, fields)
+        self._start, self._end = 0, size
+
+    def _hold(self, times: npt.NDArray[np.int64], fields: npt.NDArray[np.float64]) -> None:
+        """Write into these buffers from now on, and show them as nobody can make them writable again."""
+        self._times, self._fields = times, fields
+        self._shown_times, self._shown_fields = _shown(times), _shown(fields)
 
 
 class WindowCache:
@@ -158,6 +163,12 @@ class WindowCache:
         if len(self._series) > self._most:
             self._series.popitem(last=False)
         return series
+
+
+def _shown(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return the same memory read-only for good: a view of an array could be made writable again by whoever has it."""
+    memory = array.data.cast("B").toreadonly()
+    return np.frombuffer(memory, array.dtype).reshape(array.shape)
 
 
 def to_ms(moment: datetime) -> int:

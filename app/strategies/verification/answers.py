@@ -27,8 +27,8 @@ def check_answers(probe: Probe, series: Sequence[Bars], most: int) -> None:
     for bars in series:
         for end in spread(0, len(bars) - 1, max(2, most // len(series))):
             probe.signal(bars.first(end + 1).last(probe.window))
-        if probe.strategy.vectorised and len(bars) >= probe.strategy.warmup:
-            _check_cells(bars, probe.cells(bars), probe.strategy.warmup - 1)
+        if probe.strategy.vectorised and len(bars) >= probe.warmup(bars):
+            _check_cells(bars, probe.cells(bars), probe.warmup(bars) - 1)
 
 
 def _check_cells(bars: Bars, cells: Signals, first: int) -> None:

@@ -63,7 +63,7 @@ def check_prefix(probe: Probe, series: Sequence[Bars], most: int) -> None:
 
 
 def _cuts(probe: Probe, bars: Bars, most: int) -> Iterator[_Cut]:
-    warmup = probe.strategy.warmup
+    warmup = probe.warmup(bars)
     stride = max(1, -(-max(0, len(bars) - warmup) // most))
     for start in range(0, len(bars) - warmup, SEGMENT):
         segment = bars.first(start + warmup + SEGMENT).last(min(warmup + SEGMENT, len(bars) - start))
@@ -77,10 +77,11 @@ def _cuts(probe: Probe, bars: Bars, most: int) -> Iterator[_Cut]:
 
 def _cut(probe: Probe, bars: Bars, whole: Signals, end: int) -> _Cut | None:
     known = probe.cells(bars.first(end + 1))
-    if are_equal(known, whole, probe.strategy.warmup - 1, end + 1):
+    used_from = probe.warmup(bars) - 1
+    if are_equal(known, whole, used_from, end + 1):
         return None
     differs = differing_cells(known, whole, end + 1)
-    differs[: probe.strategy.warmup - 1] = False  # not used
+    differs[:used_from] = False
     return _Cut(bars, end, int(np.argmax(differs)), known, whole) if differs.any() else None
 
 

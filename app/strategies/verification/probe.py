@@ -69,6 +69,16 @@ class Probe:
         self.evaluations = 0
         self._watch = watch or Watch()
 
+    def warmup(self, bars: Bars) -> int:
+        """Return the warm-up on candles of these bars' timeframe.
+
+        Raises:
+            CheckFailedError: the strategy cannot work on them.
+        """
+        return self.strategy.warmups.get(bars.timeframe) or self._asked(
+            bars, lambda: self.strategy.candles_needed_on(bars.timeframe)
+        )
+
     def signal(self, bars: Bars, strategy: Strategy | None = None) -> Signal:
         """Return the checked signal of a window's last candle.
 

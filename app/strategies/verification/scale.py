@@ -30,7 +30,7 @@ def check_scale(probe: Probe, series: Sequence[Bars], most: int) -> None:
         CheckFailedError: an answer changes; the first such candle.
     """
     for bars in series:
-        for end in spread(probe.strategy.warmup - 1, len(bars) - 1, max(1, most // len(series))):
+        for end in spread(probe.warmup(bars) - 1, len(bars) - 1, max(1, most // len(series))):
             window = bars.first(end + 1).last(probe.window)
             plain = probe.signal(window)
             for factor in FACTORS:

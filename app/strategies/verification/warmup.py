@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from app.domain.jobs import Signal
 from app.strategies.bars import Bars
-from app.strategies.indicators import TAIL_WEIGHT
+from app.strategies.formulas import TAIL_WEIGHT
 from app.strategies.verification.comparing import show_signal
 from app.strategies.verification.probe import Probe, failed, spread
 from app.strategies.verification.report import Check, Reason
@@ -39,16 +39,17 @@ def check_warmup(probe: Probe, series: Sequence[Bars], most: int) -> None:
     """
     speaking, moved = 0, []
     for bars in series:
-        for end in spread(2 * probe.strategy.warmup, len(bars) - 1, max(1, most // len(series))):
+        warmup = probe.warmup(bars)
+        for end in spread(2 * warmup, len(bars) - 1, max(1, most // len(series))):
             longer = bars.first(end + 1)
-            short, long = probe.signal(longer.last(probe.strategy.warmup)), probe.signal(longer)
+            short, long = probe.signal(longer.last(warmup)), probe.signal(longer)
             move = abs(_view(short) - _view(long))
             speaking += bool(short.action or long.action)
             if move > LARGEST_MOVE:
                 moved.append((move, end, bars, short, long))
     if speaking >= LEAST_SPEAKING and len(moved) > MOST_MOVED * speaking:
         _, end, bars, short, long = max(moved, key=lambda each: each[0])
-        expected = f"with more history the same answer as with the declared {probe.strategy.warmup} candles"
+        expected = f"with more history the same answer as with the declared {probe.warmup(bars)} candles"
         shown = f"{show_signal(short)} with these and {show_signal(long)} with {end + 1}"
         found = f"{shown}; {len(moved)} of {speaking} answers move by more than {LARGEST_MOVE:g}"
         raise failed(bars, Check.WARMUP, Reason.SHORT, expected, found, end)

@@ -20,7 +20,7 @@ from app.runs.evaluating import evaluate_span
 from app.runs.spans import Span, block_start
 from app.strategies.bars import Bars
 from app.strategies.builtin import BUILTINS
-from app.strategies.sdk import Lines, Signals, Strategy
+from app.strategies.sdk import Indicator, Lines, Signals, Strategy, signals_from_score
 from tests.building import walk
 
 #: A series of several blocks, were blocks this long; every built-in's window.
@@ -40,14 +40,27 @@ def span_of(begin: int, end: int, *, window: int = WINDOW) -> Span:
     return Span(BARS.first(end).last(end - loaded), begin - loaded, window, 1 << 30)
 
 
+class Higher(Strategy):
+    """Looks at a higher timeframe, whose candles blocks and windows cut in the middle."""
+
+    average = Indicator.ema(4).on("4h")
+    day = Indicator.candle(line="close").on("1d")
+
+    def signals(self, bars: Bars, indicators: Lines) -> Signals:
+        return signals_from_score(indicators["average"] / indicators["day"] - 1.0, bars.high - bars.low, bars.close)
+
+
+STRATEGIES: dict[str, type[Strategy]] = {**BUILTINS, "higher": Higher}
+
+
 def joined(parts: list[Cells]) -> list[Any]:
     return [np.concatenate(column) for column in zip(*parts, strict=True)]
 
 
 @settings(max_examples=20, deadline=None)
-@given(name=st.sampled_from(sorted(BUILTINS)), cuts=st.lists(st.integers(1, STORED - 1), max_size=5, unique=True))
+@given(name=st.sampled_from(sorted(STRATEGIES)), cuts=st.lists(st.integers(1, STORED - 1), max_size=5, unique=True))
 def test_cells_do_not_depend_on_how_the_range_is_cut(name: str, cuts: list[int]) -> None:
-    strategy = BUILTINS[name]()
+    strategy = STRATEGIES[name]()
     whole = evaluate_span(strategy, span_of(0, STORED), Method.AUTO)
     edges = [0, *sorted(cuts), STORED]
     parts = [evaluate_span(strategy, span_of(*pair), Method.AUTO) for pair in pairwise(edges)]
@@ -55,9 +68,9 @@ def test_cells_do_not_depend_on_how_the_range_is_cut(name: str, cuts: list[int])
         np.testing.assert_array_equal(column, other)
 
 
-@pytest.mark.parametrize("name", sorted(BUILTINS))
+@pytest.mark.parametrize("name", sorted(STRATEGIES))
 def test_built_ins_say_over_a_range_what_they_say_live(name: str) -> None:
-    strategy, span = BUILTINS[name](), span_of(0, STORED)
+    strategy, span = STRATEGIES[name](), span_of(0, STORED)
     ranged, live = (evaluate_span(strategy, span, method) for method in (Method.AUTO, Method.WINDOWS))
     np.testing.assert_array_equal(ranged.action, live.action)
     np.testing.assert_allclose(ranged.strength, live.strength, rtol=0, atol=1e-7)

@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from app.domain.jobs import Signal
-from app.errors import InvalidSignalError
+from app.errors import InvalidSignalError, UnknownIndicatorError
 from app.strategies.bars import Bars
 from app.strategies.evaluation import evaluate
 from app.strategies.indicators import Indicator, IndicatorCache
@@ -173,3 +173,30 @@ def test_extras_of_the_last_candle_are_kept() -> None:
 def test_extras_that_cannot_be_kept_are_refused(extras: Any) -> None:
     with pytest.raises(InvalidSignalError, match=CANDLE + "expected "):
         evaluate(Answering(Signals(FLAT, ZEROS, extras=extras)), BARS)
+
+
+class LooksUp(Strategy):
+    """Looks something up in a table of its own, or among its indicators."""
+
+    rsi = Indicator.rsi(14)
+
+    def __init__(self, key: object) -> None:
+        super().__init__(name="mine")
+        self.key = key
+
+    def on_candle(self, context: Context) -> Signal:
+        table: dict[object, float] = {}
+        return Signal(action=1, strength=table[self.key])
+
+
+def test_name_that_is_no_declared_indicator_says_which_are() -> None:
+    with pytest.raises(UnknownIndicatorError) as error:
+        evaluate(LooksUp("rsii"), random_walk(100))
+    assert "expected a declared indicator, found 'rsii': did you mean 'rsi'? allowed: rsi" in str(error.value)
+    assert isinstance(error.value.__cause__, KeyError)
+
+
+@pytest.mark.parametrize("key", [7, "rsi"])
+def test_key_that_cannot_be_meant_as_an_indicator_goes_through(key: object) -> None:
+    with pytest.raises(KeyError, match=repr(key)):
+        evaluate(LooksUp(key), random_walk(100))
