@@ -14,12 +14,17 @@ from fastapi_offline import FastAPIOffline
 from app.api import events, fleet, runs
 from app.api.following import Follower, look
 from app.api.problems import ProblemDetails, add_handlers
+from app.api.recent import Recent
 from app.api.tokens import build_guard
 from app.operations import Operations
 from app.settings import Settings
 
 #: Most bytes of a request: a specification of ten thousand strategies fits. A body is read before its token is known.
 MOST_BYTES = 1 << 20
+
+#: Seconds that the figures of the whole hold: counting reads much of the ledger, and they are found by one thread at a
+#: time, because the client of Redis is for one.
+STATUS_FOR_S = 1.0
 
 DESCRIPTION = """
 Starts, watches and steers batch runs, and looks at the fleet.
@@ -56,6 +61,7 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=_while_running,
     )
     app.state.guard, app.state.operations, app.state.follower = guard, operations, follower
+    app.state.status = Recent(operations.status, STATUS_FOR_S)
     for router in (runs.router, events.router, fleet.router, fleet.open_router):
         app.include_router(router)
     add_handlers(app)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel
 
 from app.api.problems import documented
+from app.api.recent import Recent
 from app.api.shapes import MOST_DISPATCH, Limit, Reader, Working
 from app.domain.base import UtcDatetime
 from app.domain.candles import Timeframe
@@ -50,9 +51,10 @@ def show_batch_config(_: Reader, operations: Working) -> BatchConfig:
 
 
 @router.get("/status", tags=["fleet"])
-def show_status(_: Reader, operations: Working) -> dict[str, Any]:
-    """Show queues, nodes, jobs and latency."""
-    return operations.status()
+def show_status(_: Reader, request: Request) -> dict[str, Any]:
+    """Show queues, nodes, jobs and latency; a second old at most."""
+    recent: Recent[dict[str, Any]] = request.app.state.status
+    return recent.get()
 
 
 @router.get("/strategies", tags=["fleet"])

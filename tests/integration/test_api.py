@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,13 @@ def test_openapi_describes_tokens_problems_and_an_example(api: Api) -> None:
     schemas = document["components"]["schemas"]
     assert set(schemas["ProblemDetails"]["properties"]) == {"title", "status", "detail", "errors"}
     assert "HTTPValidationError" not in str(document)
+
+
+def test_many_ask_for_the_status_at_once(api: Api) -> None:
+    with ThreadPoolExecutor(20) as pool:
+        answers = list(pool.map(lambda _: api.get("/api/status"), range(40)))
+    assert {answer.status for answer in answers} == {200}
+    assert all(answer.body["queues"] == {"high": 0, "normal": 0, "low": 0} for answer in answers)
 
 
 def test_the_batch_settings_in_force_are_told(api: Api, deployed: Settings) -> None:
