@@ -17,7 +17,7 @@ from app.broker import BATCH_QUEUE, Publisher, create_celery
 from app.deployment import Deployment
 from app.domain.costs import Room
 from app.domain.runs import Method, RunSpec, RunState, UnitState, Variant
-from app.errors import BrokerUnavailableError, SpecificationError, UnknownStrategyError
+from app.errors import BrokerUnavailableError, ConfigurationError, SpecificationError, UnknownStrategyError
 from app.operations import Operations
 from app.processes import Children
 from app.runs.planning import Plan, Planner, Source, Stored
@@ -79,8 +79,11 @@ def start(operations: Operations, spec: RunSpec) -> Started:
     """Start a run; one whose key was used returns the run that was started with it.
 
     Raises:
+        ConfigurationError: runs are switched off.
         SpecificationError: it cannot be done, or its key was used for another specification.
     """
+    if not operations.settings.batch.enabled:
+        raise ConfigurationError("batch runs are switched off: CANDLEFLEET_BATCH__ENABLED is false")
     known = _find(operations, spec)
     if known is not None:
         return Started(known, is_new=False)

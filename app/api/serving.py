@@ -89,10 +89,16 @@ class _Server(Server):
 
 def _listen(settings: ApiSettings) -> socket.socket:
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    # naming TCP: asyncio sends small answers at once only on sockets that do, and others wait 40 ms for the other side
+    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        return socket.create_server((settings.host, settings.port), family=family, backlog=2048)
+        listening.bind((settings.host, settings.port))
+        listening.listen(2048)
     except OSError as error:
+        listening.close()
         raise ConfigurationError(
             f"the API cannot listen on {settings.host}:{settings.port}: {error.strerror}. Choose another port with "
             "--port or CANDLEFLEET_API__PORT, another address with --host or CANDLEFLEET_API__HOST"
         ) from error
+    return listening

@@ -117,9 +117,10 @@ def _identify(request: Request, credentials: HTTPAuthorizationCredentials | None
 
 
 def _refuse_other_sites(request: Request) -> None:
-    # without tokens, any page that somebody on this machine looks at could start and cancel runs
-    if request.headers.get("sec-fetch-site") not in OWN_SITES:
-        raise HTTPException(403, "pages of other sites may not use an API without tokens")
+    # without tokens, any page that somebody on this machine looks at could start and cancel runs: as another site, or
+    # as this one under a name of its own that leads here
+    if request.headers.get("sec-fetch-site") not in OWN_SITES or not _is_loopback(request.url.hostname or ""):
+        raise HTTPException(403, "an API without tokens serves 127.0.0.1 and localhost, and no other site's pages")
 
 
 def _unknown(detail: str, reason: str) -> HTTPException:

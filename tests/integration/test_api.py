@@ -110,7 +110,10 @@ def test_the_batch_settings_in_force_are_told(api: Api, deployed: Settings) -> N
 def test_the_batch_settings_come_from_the_environment(deployed: Settings, tmp_path: Path) -> None:
     with serving(deployed, tmp_path, BATCH__MIN_EDGE_PERCENT="7.5", BATCH__ENABLED="false") as api:
         told = api.get("/api/batch/config").body
+        refused = api.post("/api/runs", SPEC)
     assert (told["min_edge_percent"], told["enabled"]) == (7.5, False)
+    assert refused.status == 422
+    assert "CANDLEFLEET_BATCH__ENABLED" in refused.body["detail"]
 
 
 #: Changes of a good specification, and the field that the answer must name.
@@ -298,6 +301,7 @@ def test_an_open_api_lets_this_machine_in_but_no_other_sites_page(settings: Sett
         assert api.get("/api/runs", None).status == 200
         assert api.get("/api/runs", None, Sec_Fetch_Site="same-origin").status == 200
         assert api.post("/api/runs/1/cancel", token=None, Sec_Fetch_Site="cross-site").status == 403
+        assert api.post("/api/runs/1/cancel", token=None, Host="leads-here.example.org").status == 403
 
 
 def test_a_token_is_made_kept_and_said_once(settings: Settings, tmp_path: Path) -> None:

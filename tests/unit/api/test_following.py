@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from contextlib import aclosing
 from typing import Any
+
+import pytest
 
 from app.api.following import Follower, Seen
 from app.errors import StorageUnavailableError
@@ -21,16 +23,16 @@ def seen(number: int, *, is_end: bool = False) -> Seen:
 class Looks:
     """Each look at a run sees the next number; the last one is its end."""
 
-    def __init__(self, last: int, fail: Callable[[int], bool] = lambda _: False) -> None:
+    def __init__(self, last: int, error: Exception | None = None) -> None:
         self.runs: list[int] = []
         self._last = last
-        self._fail = fail
+        self._error = error
 
     def __call__(self, run_id: int) -> Seen:
         self.runs.append(run_id)
         count = self.runs.count(run_id)
-        if self._fail(count):
-            raise StorageUnavailableError("away")
+        if self._error is not None and count < self._last:
+            raise self._error
         return seen(min(count, self._last), is_end=count >= self._last)
 
 
@@ -68,9 +70,10 @@ def test_a_slow_reader_gets_the_newest() -> None:
     run(test())
 
 
-def test_what_cannot_be_seen_is_looked_at_again() -> None:
+@pytest.mark.parametrize("error", [StorageUnavailableError("away"), ZeroDivisionError("a fault of ours")])
+def test_what_cannot_be_seen_is_looked_at_again(error: Exception) -> None:
     async def test() -> None:
-        follower = Follower(Looks(last=9, fail=lambda count: count < 9), most=10, every_s=0)
+        follower = Follower(Looks(last=9, error=error), most=10, every_s=0)
         assert await numbers(follower) == [0, 9]
 
     run(test())
