@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import structlog
 from psycopg import Connection as DriverConnection
+from psycopg import DataError
+from sqlalchemy.exc import DataError as SqlDataError
 
 from app.domain.advancing import Cells
 from app.domain.runs import RunState, UnitState
@@ -58,6 +61,10 @@ LOOK_EVERY_S = 0.25
 FIRST_CLAIM = 4
 
 
+#: What Postgres, or what writes its binary form, says of values that a column does not hold.
+_UNSTORABLE = (DataError, SqlDataError, ValueError, OverflowError)
+
+
 class Within(Protocol):
     """Does something on the slot's driver connection."""
 
@@ -99,10 +106,20 @@ class BatchWorker:
         stint = Stint(run_id, ticket, random.getrandbits(62), self._worker)
         if run.state is not RunState.RUNNING or not self._within(lambda driver: take_ticket(driver, stint)):
             return None
-        work = _Work(self._within, self._spans, self._variants, run, stint)
-        has_more = work.run()
-        self._within(lambda driver: give_back_ticket(driver, stint))
+        with self._giving_back(stint):
+            has_more = _Work(self._within, self._spans, self._variants, run, stint).run()
         return run if has_more else None
+
+    @contextmanager
+    def _giving_back(self, stint: Stint) -> Iterator[None]:
+        try:
+            yield
+        except TransientError:  # the connection is gone, and the ticket's lock with it
+            raise
+        except BaseException:
+            self._within(lambda driver: give_back_ticket(driver, stint))
+            raise
+        self._within(lambda driver: give_back_ticket(driver, stint))
 
 
 class _Work:
@@ -206,8 +223,21 @@ class _Work:
     def _record(self) -> None:
         ends, self._ends = self._ends, []
         if ends:
-            self._within(lambda driver: record(driver, self._stint, ends))
+            try:
+                self._within(lambda driver: record(driver, self._stint, ends))
+            except _UNSTORABLE:
+                for end in ends:
+                    self._record_alone(end)
         self._recorded_at = time.perf_counter()
+
+    def _record_alone(self, end: UnitEnd) -> None:
+        """Record one unit; one whose results no database takes has failed."""
+        try:
+            self._within(lambda driver: record(driver, self._stint, [end]))
+        except _UNSTORABLE as error:
+            text = f"its results cannot be stored: {error}".replace("\x00", "�")[:ERROR_TEXT_LIMIT]
+            failed = UnitEnd(end.number, UnitState.FAILED, end.attempt, error_class=type(error).__name__, error=text)
+            self._within(lambda driver: record(driver, self._stint, [failed]))
 
     def _look(self) -> None:
         """Look whether the run still runs, if it is time to.

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from kombu.utils import json
 from pydantic import SecretStr
 
-from app.broker import CONTROL_QUEUE, QUEUES, WeightedCycle, create_celery
+from app.broker import BATCH_QUEUE, CONTROL_QUEUE, QUEUES, WeightedCycle, create_celery
 from app.errors import ConfigurationError
 from app.settings import BrokerSettings, Settings, WorkerSettings
 
@@ -80,6 +80,19 @@ def test_queue_alone_gets_everything(weights: dict[str, int], queue: str, count:
     assert serve(WeightedCycle(weights, QUEUES), {queue: count}) == [queue] * count
 
 
+@given(weights_of_three, waiting_in_three, st.integers(1, 20))
+def test_queue_of_weight_zero_is_served_when_nothing_else_waits(
+    weights: dict[str, int], waiting: dict[str, int], batch: int
+) -> None:
+    cycle = WeightedCycle({**weights, BATCH_QUEUE: 0}, [*QUEUES, BATCH_QUEUE])
+    left, served = {**waiting, BATCH_QUEUE: batch}, []
+    while queue := next((name for name in cycle.consume(4) if left[name]), None):
+        served.append(cycle.rotate(queue))
+        left[queue] -= 1
+        assert queue != BATCH_QUEUE or not any(left[live] for live in QUEUES)
+    assert Counter(served) == +Counter({**waiting, BATCH_QUEUE: batch})
+
+
 def test_node_that_consumes_some_queues_only_asks_those() -> None:
     cycle = WeightedCycle(WEIGHTS)
     assert cycle.consume(3) == []
@@ -107,7 +120,7 @@ def test_application_follows_the_settings_without_connecting() -> None:
     assert (app.conf.task_acks_late, app.conf.task_ignore_result) == (True, True)
     assert app.conf.result_backend is None
     assert app.conf.accept_content == ["json"]
-    assert [queue.name for queue in app.conf.task_queues] == [CONTROL_QUEUE, *QUEUES]
+    assert [queue.name for queue in app.conf.task_queues] == [CONTROL_QUEUE, *QUEUES, BATCH_QUEUE]
 
 
 def test_transport_options_can_be_told_to_whoever_asks_a_node() -> None:
