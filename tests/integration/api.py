@@ -14,8 +14,12 @@ from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
 from typing import Any, Self
 
+from psycopg import sql
+
+from app import embedded
 from app.settings import Settings
 from tests.building import REPOSITORY, environment
+from tests.conftest import administering
 from tests.waiting import wait_until
 
 READ, OPERATE = "made-up-token-to-read", "made-up-token-to-operate"
@@ -23,6 +27,9 @@ TOKENS = {"looker": {"token": READ, "role": "read"}, "operator": {"token": OPERA
 
 #: A run that is worked on only when a node serves runs.
 SPEC = {"strategies": ["cross"], "timeframe": "1h", "from": "2024-01-08T00:00Z", "to": "2024-03-01T00:00Z"}
+
+
+_CUT_OFF = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s AND usename = current_user"
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,3 +192,13 @@ def serving(settings: Settings, home: Path, *arguments: str, **variables: str) -
     finally:
         process.kill()
         process.wait()
+
+
+def let_in(servers: embedded.Servers, settings: Settings, *, allowed: bool) -> None:
+    """Have Postgres refuse a database to everybody, or no longer."""
+    name = settings.database_dsn.rpartition("/")[2]
+    with administering(servers) as connection:
+        change = sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS {}")
+        connection.execute(change.format(sql.Identifier(name), sql.Literal(allowed)))
+        if not allowed:
+            connection.execute(_CUT_OFF, (name,))

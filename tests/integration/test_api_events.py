@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
+from app import embedded
 from app.settings import Settings
 from app.storage.candles import record_candles
 from tests.building import definition, register, walk
 from tests.cluster import WorkerProcess
-from tests.integration.api import Api, serving
+from tests.integration.api import Api, let_in, serving
 from tests.integration.ledger import rows
 from tests.waiting import wait_until
 
@@ -115,6 +116,19 @@ def room(api: Api, run: int, count: int) -> bool:
     """Tell whether so many more may watch at the same time."""
     with ExitStack() as stack:
         return all(stack.enter_context(api.watch(run)).response.status == 200 for _ in range(count))
+
+
+def test_a_stream_outlives_an_outage_of_postgres(api: Api, servers: embedded.Servers, settings: Settings) -> None:
+    run = api.start()
+    with api.watch(run) as stream:
+        events = stream.events()
+        next(events)
+        let_in(servers, settings, allowed=False)
+        wait_until(lambda: "cannot look at a run" in api.log.read_text(), "a look has failed")
+        let_in(servers, settings, allowed=True)
+        wait_until(lambda: api.post(f"/api/runs/{run}/cancel").status == 200, "Postgres lets the API in again")
+        assert [(event.name, event.data["state"]) for event in events][-1] == ("end", "cancelled")
+    assert "Traceback" not in api.log.read_text()
 
 
 def test_sigterm_ends_open_streams_and_is_no_error(api: Api) -> None:
