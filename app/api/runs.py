@@ -19,6 +19,7 @@ from app.api.shapes import (
     UnitShape,
     Working,
 )
+from app.api.tokens import Caller
 from app.domain.runs import RunSpec, RunState, UnitState
 from app.errors import SpecificationError, WrongStateError
 from app.operations import Operations
@@ -169,6 +170,6 @@ def _require(run: int, state: RunState, wanted: RunState) -> None:
         raise WrongStateError(f"run {run} is {state}: it cannot become {wanted}")
 
 
-def _steered(operations: Operations, run: int, what: str, caller: Any) -> RunShape:
+def _steered(operations: Operations, run: int, what: str, caller: Caller) -> RunShape:
     log.info(f"a run was {what}", run=run, by=caller.name)
     return RunShape(**describe_run(*load(operations, run)))

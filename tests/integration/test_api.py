@@ -12,14 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import Engine
 
 from app import embedded
 from app.settings import BatchSettings, Settings
 from app.storage.candles import record_candles
 from app.storage.engine import build_engine
-from tests.building import REPOSITORY, definition, environment, register, walk
+from tests.building import REPOSITORY, candle, definition, environment, outcome, register, walk
 from tests.conftest import Deploy
 from tests.integration.api import OPERATE, READ, SPEC, Api, command, let_in, serving
+from tests.integration.ledger import build_dispatcher, land_on
 from tests.waiting import wait_until
 
 #: Everything that needs a token, with one that would be allowed to.
@@ -241,6 +243,39 @@ def test_a_repeated_start_is_the_same_run(api: Api) -> None:
     assert (other.status, other.fields) == (422, ["key"])
     both = api.post("/api/runs", body, Idempotency_Key="another")
     assert (both.status, both.fields) == (422, ["key"])
+
+
+def test_the_ledger_is_listed_by_filters(settings: Settings, engine: Engine, tmp_path: Path) -> None:
+    strategies = register(engine, definition("cross"), definition("other"))
+    first, second = build_dispatcher(engine).write([candle(0, "AAA"), candle(0, "BBB")]).dispatch_ids
+    land_on(engine, first, [outcome(each.id) for each in strategies])
+    with serving(settings, tmp_path) as api:
+
+        def jobs(query: str) -> list[tuple[str, str]]:
+            return [(row["symbol"], row["strategy"]) for row in api.get(f"/api/outcomes?{query}").body]
+
+        assert (
+            jobs("")
+            == jobs(f"dispatch={first}&symbol=AAA&timeframe=1h&status=succeeded")
+            == [("AAA", "cross"), ("AAA", "other")]
+        )
+        assert jobs("strategy=other&since=2024-01-01T00:00Z") == [("AAA", "other")]
+        assert jobs("limit=1") == [("AAA", "cross")]
+        nothing = (
+            "symbol=BBB",
+            "timeframe=4h",
+            "status=failed",
+            "since=2025-01-01T00:00Z",
+            "correlation=x",
+            f"dispatch={second}",
+        )
+        assert [jobs(query) for query in nothing] == [[]] * len(nothing)
+        [decision] = api.get("/api/decisions?symbol=AAA&timeframe=1h&action=1").body
+        assert (decision["dispatch_id"], decision["action"], decision["closed_by"]) == (first, 1, "complete")
+        assert api.get("/api/decisions?action=-1").body == []
+        assert [row["name"] for row in api.get("/api/strategies?status=active").body] == ["cross", "other"]
+        assert api.get("/api/strategies?status=paused").body == []
+        assert api.get("/api/status").body["jobs"] == {"total": 4, "succeeded": 2, "failed": 0, "waiting": 2}
 
 
 def test_a_postgres_that_is_away_is_waited_for(servers: embedded.Servers, settings: Settings, tmp_path: Path) -> None:
