@@ -157,7 +157,7 @@ def test_a_bad_specification_names_the_field(api: Api, changes: dict[str, Any], 
 
 
 def test_all_that_is_wrong_is_told_at_once(api: Api) -> None:
-    answer = api.post("/api/runs", {"strategies": [], "timeframe": "1h", "from": "x", "more": 1})
+    answer = api.post("/api/runs", {"strategies": [], "timeframe": "1h", "from": "x", "to": "y", "more": 1})
     assert sorted(answer.fields) == ["from", "more", "strategies", "to"]
 
 
