@@ -15,7 +15,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 from sqlalchemy import Connection, Engine
 
-from app.broker import CONTROL_QUEUE, QUEUES, create_celery
+from app.broker import BATCH_QUEUE, CONTROL_QUEUE, QUEUES, create_celery
 from app.domain.breakers import BreakerState
 from app.domain.queues import QueueLimit, Waiting, why_full
 from app.domain.strategies import StrategyStatus
@@ -29,9 +29,10 @@ from app.storage.breakers import list_breakers
 from app.storage.dead_letters import count_dead_letters
 from app.storage.engine import build_engine, translated
 from app.storage.migrate import schema_state
-from app.storage.nodes import load_nodes
+from app.storage.nodes import count_slots, load_nodes
 from app.storage.partitions import AHEAD
 from app.storage.producers import load_producers
+from app.storage.runs import load_open
 
 #: Oldest Redis that kombu works with.
 REDIS_VERSION = (6, 2)
@@ -98,6 +99,7 @@ def _postgres(engine: Engine, settings: Settings) -> Iterator[Check]:
         _partitions,
         _maintenance,
         _nodes,
+        _runs,
         _producers,
         _strategies,
         _unfinished,
@@ -153,6 +155,14 @@ def _nodes(connection: Connection, settings: Settings) -> Iterator[Check]:
     if idle:
         found = f"nobody consumes {', '.join(idle)}"
         yield Check("workers", State.PROBLEM, found, "start a node with these --queues")
+
+
+def _runs(connection: Connection, settings: Settings) -> Iterator[Check]:
+    waiting = [run for run in load_open(connection) if run.pending]
+    if waiting and not count_slots(connection, settings.silence, [BATCH_QUEUE]):
+        found = ", ".join(f"run {run.id} ({run.pending:,} units)" for run in waiting)
+        advice = f"start a node with 'candlefleet worker --queues {BATCH_QUEUE}'"
+        yield Check("runs", State.WARNING, f"no node serves runs, and there waits {found}", advice)
 
 
 def _producers(connection: Connection, settings: Settings) -> Iterator[Check]:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from app.cli.output import Json, Limit, err, out, print_json, print_rows, say
 from app.cli.session import operating, stop_on_signals
+from app.cli.watching import showing
 from app.domain.candles import Timeframe
 from app.domain.runs import Method, RunSpec, RunState, UnitState
 from app.errors import ConfigurationError
@@ -41,8 +39,8 @@ from app.storage.runs import Run, dump_spec
 
 cli = typer.Typer(help="Start, watch and steer batch runs.", no_args_is_help=True)
 
-#: Seconds between two looks at a run, and between two lines where there is no terminal.
-LOOK_EVERY_S, LINE_EVERY_S = 0.25, 5.0
+#: Seconds between two looks at a run.
+LOOK_EVERY_S = 0.25
 
 RunId = Annotated[int, typer.Argument(metavar="RUN", help="Number of the run.")]
 
@@ -218,7 +216,7 @@ def _watch(operations: Operations, run: Run, *, own_node: bool) -> RunProgress:
         node = stack.enter_context(with_a_node(operations)) if own_node else None
         if node is not None:
             say("No worker node serves runs: one runs as long as this command")
-        show = stack.enter_context(_showing(run))
+        show = stack.enter_context(showing(run))
         while True:
             progress = watch.look(datetime.now(UTC))
             show(progress)
@@ -226,43 +224,6 @@ def _watch(operations: Operations, run: Run, *, own_node: bool) -> RunProgress:
                 require_alive(node)
             if progress.state is not RunState.RUNNING or stop.wait(LOOK_EVERY_S):
                 return progress
-
-
-@contextmanager
-def _showing(run: Run) -> Iterator[Any]:
-    if not err.is_terminal:
-        yield _Lines(run)
-        return
-    columns = (
-        TextColumn("run {task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TextColumn("{task.fields[told]}"),
-    )
-    with Progress(*columns, TimeRemainingColumn(), console=err) as bar:
-        task, began = bar.add_task(str(run.id), total=run.units, told=""), time.monotonic()
-        yield lambda progress: bar.update(task, completed=progress.ended, told=_told(progress, began))
-
-
-class _Lines:
-    """Progress where there is no terminal: a line now and then."""
-
-    def __init__(self, run: Run) -> None:
-        self._run = run
-        self._began = time.monotonic()
-        self._said_at = 0.0
-
-    def __call__(self, progress: RunProgress) -> None:
-        """Say how far it is, if it is time to."""
-        if time.monotonic() - self._said_at >= LINE_EVERY_S or progress.state is not RunState.RUNNING:
-            self._said_at = time.monotonic()
-            say(f"run {self._run.id}: {progress.ended:,} of {progress.total:,} units, {_told(progress, self._began)}")
-
-
-def _told(progress: RunProgress, began: float) -> str:
-    rate = progress.candles / max(1e-9, time.monotonic() - began)
-    failed = progress.units[UnitState.FAILED]
-    return f"{progress.state}, {rate:,.0f} candles/s, {failed:,} failed, {progress.slots} slots"
 
 
 def _print_plan(operations: Operations, spec: RunSpec, *, as_json: bool) -> None:

@@ -73,6 +73,7 @@ def test_a_run_without_a_node_waits_and_is_steered(stage: Stage, run: Run) -> No
     assert (waiting["state"], waiting["pending"]) == ("running", 2)
     assert start(run, "--grid", "fast=5,8", "--key", "k")["id"] == waiting["id"]
     assert len(stage.raw(BATCH_QUEUE)) == 2
+    assert "no node serves runs, and there waits run 1 (2 units)" in run("doctor", "--json").stdout
     for command, state in (
         ("pause", "paused"),
         ("resume", "running"),
