@@ -18,6 +18,23 @@ class ConfigurationError(CandlefleetError):
     """Settings, a definition file or the command line are wrong: stop at boot (exit code 2)."""
 
 
+class SpecificationError(ConfigurationError):
+    """What an operator asks for is wrong or cannot be done; nothing was started.
+
+    Args:
+        source: a file, or what else it came from.
+        problems: all of them; each begins with the keys it is about and a colon.
+    """
+
+    def __init__(self, source: str, problems: Sequence[str]) -> None:
+        super().__init__(f"{source}: nothing was started, because of" + "".join(f"\n  - {each}" for each in problems))
+        self.problems = tuple(problems)
+
+
+class UnknownRunError(ConfigurationError):
+    """A run that does not exist."""
+
+
 class ParamsError(ConfigurationError):
     """Params of a strategy that cannot be used.
 
@@ -52,6 +69,10 @@ class UnknownStrategyError(PermanentError):
 
 class RejectedStrategyError(PermanentError):
     """A strategy that did not pass the gate was to get jobs."""
+
+
+class WrongStateError(PermanentError):
+    """What was asked for is not possible in the state that a thing is in."""
 
 
 class JobExpiredError(PermanentError):

@@ -6,12 +6,9 @@ directory, so it is not used: its web application is built here, from our settin
 
 from __future__ import annotations
 
-import os
-import secrets
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Any
 
 import structlog
@@ -19,6 +16,7 @@ from celery import Celery
 
 from app.broker import create_celery
 from app.errors import ConfigurationError
+from app.kept import keep_secret
 from app.settings import FlowerSettings, Settings
 
 log = structlog.get_logger()
@@ -57,27 +55,7 @@ def keep_password(home: Path, say: Callable[[str], object]) -> str:
     Raises:
         ConfigurationError: the file that keeps it is empty.
     """
-    path = home / "flower-password"
-    if path.exists():
-        return _read_password(path)
-    home.mkdir(parents=True, exist_ok=True)
-    password = secrets.token_urlsafe(18)
-    with NamedTemporaryFile("w", dir=home, prefix=".flower-password-") as file:  # made for its owner only
-        file.write(password + "\n")
-        file.flush()
-        try:
-            os.link(file.name, path)  # whole or not at all, and never over another process's
-        except FileExistsError:
-            return _read_password(path)
-    say(f"Flower's password, said once and kept in {path}: {password}")
-    return password
-
-
-def _read_password(path: Path) -> str:
-    # an empty one would let everybody in who knows the user's name
-    if password := path.read_text().strip():
-        return password
-    raise ConfigurationError(f"expected Flower's password in {path}, found nothing: delete the file for a new one")
+    return keep_secret(home / "flower-password", "Flower's password", say)
 
 
 def _build(celery: Celery, settings: FlowerSettings, port: int, password: str) -> Any:

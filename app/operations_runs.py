@@ -17,7 +17,13 @@ from app.broker import BATCH_QUEUE, Publisher, create_celery
 from app.deployment import Deployment
 from app.domain.costs import Room
 from app.domain.runs import Method, RunSpec, RunState, UnitState, Variant
-from app.errors import BrokerUnavailableError, ConfigurationError, NodeUnavailableError
+from app.errors import (
+    BrokerUnavailableError,
+    ConfigurationError,
+    NodeUnavailableError,
+    SpecificationError,
+    UnknownStrategyError,
+)
 from app.operations import Operations
 from app.operations_evaluations import build_evaluation, find_markets
 from app.processes import Children
@@ -71,7 +77,7 @@ def plan(operations: Operations, spec: RunSpec) -> Plan:
     """Plan a run; nothing is stored.
 
     Raises:
-        ConfigurationError: it cannot be done; names each field, the limit, and how to raise it.
+        SpecificationError: it cannot be done; names each field, the limit, and how to raise it.
     """
     settings = operations.settings
     evaluation = build_evaluation(settings.batch, spec, datetime.now(UTC))
@@ -91,8 +97,11 @@ def start(operations: Operations, spec: RunSpec) -> Started:
     """Start a run; one whose key was used returns the run that was started with it.
 
     Raises:
-        ConfigurationError: it cannot be done, or its key was used for another specification.
+        ConfigurationError: runs are switched off.
+        SpecificationError: it cannot be done, or its key was used for another specification.
     """
+    if not operations.settings.batch.enabled:
+        raise ConfigurationError("batch runs are switched off: CANDLEFLEET_BATCH__ENABLED is false")
     known = _find(operations, spec)
     if known is not None:
         return Started(known, is_new=False)
@@ -137,7 +146,7 @@ def load(operations: Operations, run_id: int) -> tuple[Run, Progress]:
     """Load a run and how far it is.
 
     Raises:
-        ConfigurationError: there is none of that number.
+        UnknownRunError: there is none of that number.
     """
     with operations.reading() as connection:
         return runs.load_run(connection, run_id), runs.load_progress(connection, run_id)
@@ -242,8 +251,11 @@ def _sources(operations: Operations, spec: RunSpec) -> list[Source]:
         if name.endswith(FILES):
             sources += [Source(each.definition) for each in operations.read_definitions(Path(name))]
             continue
-        with operations.reading() as connection:
-            strategy = catalogue.load_strategy(connection, name)
+        try:
+            with operations.reading() as connection:
+                strategy = catalogue.load_strategy(connection, name)
+        except UnknownStrategyError as error:
+            raise SpecificationError("specification", [f"strategies: {error}"]) from error
         sources.append(Source(strategy.definition, strategy.id, strategy.revision))
     return sources
 
@@ -254,7 +266,8 @@ def _find(operations: Operations, spec: RunSpec) -> Run | None:
     with operations.reading() as connection:
         known = runs.find_run(connection, spec.key)
     if known is not None and dump_spec(known.spec) != dump_spec(spec):
-        raise ConfigurationError(f"key: {spec.key!r} was used for run {known.id}, whose specification is another")
+        problem = f"key: {spec.key!r} was used for run {known.id}, whose specification is another"
+        raise SpecificationError("specification", [problem])
     return known
 
 

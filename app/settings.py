@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
@@ -35,6 +37,9 @@ MOST_SLOTS = 512
 
 #: Signs of life a node may miss before it counts as gone.
 MISSED_BEATS = 3
+
+#: A token that a header can carry (b64token of RFC 6750) and nobody guesses.
+TOKEN = re.compile(r"[A-Za-z0-9._~+/-]{16,}=*")
 
 
 class Group(BaseModel):
@@ -297,6 +302,58 @@ class FlowerSettings(Group):
     """Tasks kept in memory; Flower 2.2 takes about 38 MiB per 10,000."""
 
 
+class Role(StrEnum):
+    """What whoever has a token of the API may do."""
+
+    READ = "read"
+    OPERATE = "operate"
+
+    def may(self, wanted: Role) -> bool:
+        """Tell whether this role includes another: operating includes reading."""
+        return self in (wanted, Role.OPERATE)
+
+
+def _sendable(token: SecretStr) -> SecretStr:
+    # what RFC 6750 lets a client send; the message must not show the value
+    if not TOKEN.fullmatch(token.get_secret_value()):
+        raise ValueError("expected 16 or more letters, digits and -._~+/= : 'openssl rand -hex 24' makes one")
+    return token
+
+
+class ApiToken(Group):
+    """Who may use the API, and for what."""
+
+    token: Annotated[SecretStr, AfterValidator(_sendable)]
+    """Sent as `Authorization: Bearer TOKEN`."""
+    role: Role = Role.READ
+    """read, or operate: also start and steer runs."""
+
+    def __str__(self) -> str:
+        return f"{self.role} ********"
+
+
+class ApiSettings(Group):
+    """The HTTP API."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on; only this machine by default."""
+    port: Annotated[int, Field(ge=0, le=65_535)] = 8480
+    """Port to listen on; 0 takes a free one."""
+    tokens: dict[str, ApiToken] = {}
+    """Who may use it, as JSON: a name for the log, the token, what it may do, `{"ci": {"token": "...", "role":
+    "read"}}`; `operate` includes `read`. Without any the API does not start."""
+    open: bool = False
+    """True: without tokens, everybody on this machine may operate; only on a loopback address."""
+    streams: Annotated[int, Field(ge=1)] = 200
+    """Most streams of events at a time; one more is answered with 503."""
+
+    @model_validator(mode="after")
+    def _check_tokens(self) -> Self:
+        if len({each.token.get_secret_value() for each in self.tokens.values()}) < len(self.tokens):
+            raise ValueError("expected a token of its own for every name, found the same one twice")
+        return self
+
+
 class LogSettings(Group):
     """What is logged and how."""
 
@@ -350,6 +407,7 @@ class Settings(BaseSettings):
     actions: ActionSettings = ActionSettings()
     runs: RunSettings = RunSettings()
     flower: FlowerSettings = FlowerSettings()
+    api: ApiSettings = ApiSettings()
     log: LogSettings = LogSettings()
     strategies: StrategySettings = StrategySettings()
 

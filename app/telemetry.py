@@ -19,6 +19,7 @@ QUIET = (
     "kombu",
     "amqp",
     "tornado.access",
+    "uvicorn.error",
     "celery.redirected",
     "celery.worker.strategy",
     "celery.app.trace",

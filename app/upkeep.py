@@ -1,4 +1,4 @@
-"""Keeping a whole deployment running on one machine: worker, maintenance, Flower, and a producer if asked for."""
+"""Keeping a whole deployment running on one machine: workers, maintenance, Flower, the API, a producer if asked for."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from app.broker import BATCH_QUEUE
 from app.deployment import Deployment
 from app.errors import ConfigurationError
 from app.flower import keep_password
+from app.kept import keep_api_token
 from app.operations import Operations
 from app.operations_gate import tell_rejected
 from app.processes import Children
@@ -51,22 +52,32 @@ def keep_up(settings: Settings, plan: Plan, stop: Event, say: Callable[[str], No
     with Deployment(settings) as deployment:
         say(deployment.describe())
         _prepare(deployment.settings, say)
-        if settings.flower.password is None:
-            keep_password(settings.home, say)
+        _keep_secrets(settings, say)
         logs = settings.home / "logs"
         with Children(logs, deployment.environment) as children:
             commands = _commands(plan)
             for name, command in commands.items():
                 children.start(name, *command)
-            flower = settings.flower
-            say(f"Flower on http://{flower.host}:{flower.port}, user {flower.user}, password {_where(settings)}")
+            _tell_addresses(settings, say)
             say(f"Logs in {logs}. Look with 'candlefleet status' in another terminal. Ctrl-C stops everything.")
             _watch(children, commands, stop, say)
             say("Stopping")
 
 
-def _where(settings: Settings) -> str:
-    return "as set" if settings.flower.password else f"in {settings.home / 'flower-password'}"
+def _keep_secrets(settings: Settings, say: Callable[[str], None]) -> None:
+    # here, so that they are said on the operator's terminal and not in the logs of those that need them
+    if settings.flower.password is None:
+        keep_password(settings.home, say)
+    if not settings.api.tokens and not settings.api.open:
+        keep_api_token(settings.home, say)
+
+
+def _tell_addresses(settings: Settings, say: Callable[[str], None]) -> None:
+    flower, api = settings.flower, settings.api
+    password = "as set" if flower.password else f"in {settings.home / 'flower-password'}"
+    say(f"Flower on http://{flower.host}:{flower.port}, user {flower.user}, password {password}")
+    own = "no token needed" if api.open else f"token in {settings.home / 'api-token'}"
+    say(f"API on http://{api.host}:{api.port}/api/docs, {'tokens as set' if api.tokens else own}")
 
 
 def _prepare(settings: Settings, say: Callable[[str], None]) -> None:
@@ -92,6 +103,7 @@ def _commands(plan: Plan) -> dict[str, tuple[str, ...]]:
         "runs": ("app.cli.main", "worker", "--queues", BATCH_QUEUE, "--concurrency", str(plan.slots)),
         "maintenance": ("app.cli.main", "maintenance"),
         "flower": ("app.cli.main", "flower"),
+        "api": ("app.cli.main", "api", "--make-token"),
     }
     if plan.feed is not None:
         speed = () if plan.speed is None else ("--speed", str(plan.speed))

@@ -160,7 +160,7 @@ class _Work:
             adopted = self._within(lambda driver: adopt_unit(driver, self._stint))
             if adopted is None or adopted.attempt <= most:
                 return [adopted] if adopted else []
-            text = f"its slot died {most} times while it ran alone"
+            text = f"its slot died at every attempt, {most} in all, with nothing else in it"
             number = adopted.unit.number
             self._ends.append(UnitEnd(number, UnitState.FAILED, most, error_class="SlotDiedError", error=text))
             self._record()

@@ -43,7 +43,7 @@ def up(
     speed: Annotated[float | None, typer.Option(help="Factor of real time of that feed.")] = None,
     slots: Annotated[int, typer.Option(min=1, max=512, help="Slots of the worker node.")] = 2,
 ) -> None:
-    """Keep a whole deployment running on this machine, Flower included, until Ctrl-C."""
+    """Keep a whole deployment running on this machine, Flower and API included, until Ctrl-C."""
     settings = settings_with_logging()
     with stop_on_signals() as stop:
         upkeep.keep_up(settings, upkeep.Plan(feed, speed, slots), stop, say)

@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from app.cli import (
+    api,
     bench,
     database,
     demo,
@@ -62,6 +63,7 @@ cli.command("up")(demo.up)
 cli.command("producer")(fleet.producer)
 cli.command("worker")(fleet.worker)
 cli.command("flower")(fleet.flower)
+cli.command("api")(api.api)
 cli.command("maintenance")(maintenance.maintenance)
 cli.command("settings")(settings.settings)
 cli.command("status")(ledger.status)

@@ -35,8 +35,8 @@ from app.operations_runs import (
     start,
     with_a_node,
 )
+from app.operations_runs_shown import describe_plan, describe_run
 from app.runs.metrics import Metrics
-from app.runs.planning import Plan
 from app.runs.report.document import Document, SelectionReport
 from app.runs.report.html import to_html
 from app.runs.report.table import to_csv
@@ -110,7 +110,7 @@ def list_runs(limit: Limit = 20, as_json: Json = False) -> None:
     """List runs, the newest first."""
     with operating() as operations, operations.reading() as connection:
         found = [(run, runs.load_progress(connection, run.id)) for run in runs.list_runs(connection, limit)]
-    rows = [_row(run, progress) for run, progress in found]
+    rows = [describe_run(run, progress) for run, progress in found]
     columns = ("id", "state", "kind", "strategies", "symbols", "timeframe", "units", "ended", "failed", "created_at")
     print_rows(rows, columns, as_json=as_json, empty="No runs: start one with 'candlefleet runs start SPEC.toml'.")
 
@@ -128,7 +128,7 @@ def show(
         with operations.reading() as connection:
             units = _list_units(connection, found, state, limit)
     if as_json:
-        print_json({**_row(found, progress), "spec": dump_spec(found.spec), "units_listed": units})
+        print_json({**describe_run(found, progress), "spec": dump_spec(found.spec), "units_listed": units})
         return
     _print_run(found, progress, as_json=False)
     for warning in found.warnings:
@@ -316,7 +316,7 @@ def _watch(operations: Operations, run: Run, *, own_node: bool) -> RunProgress:
 def _print_plan(operations: Operations, spec: RunSpec, *, as_json: bool) -> None:
     planned = plan(operations, spec)
     cost = estimate(operations, spec, planned)
-    document = {**_sizes(planned), **cost._asdict(), "warnings": list(planned.warnings)}
+    document = describe_plan(planned, cost)
     if as_json:
         print_json(document)
         return
@@ -330,13 +330,8 @@ def _print_plan(operations: Operations, spec: RunSpec, *, as_json: bool) -> None
         out.print(f"{cost.work_s:,.1f} s of work on {cost.slots} slots: {elapsed}")
 
 
-def _sizes(planned: Plan) -> dict[str, int]:
-    sizes = {"units": len(planned.units), "variants": len(planned.variants), "symbols": len(planned.series)}
-    return {**sizes, "candles": planned.candles}
-
-
 def _print_run(run: Run, progress: RunProgress, *, as_json: bool) -> None:
-    row = _row(run, progress)
+    row = describe_run(run, progress)
     if as_json:
         print_json(row)
         return
@@ -344,33 +339,6 @@ def _print_run(run: Run, progress: RunProgress, *, as_json: bool) -> None:
     print_rows([row], (*columns, "work_s", "memory_mb"), as_json=False, empty="")
     if row["validation"] is not None:
         print_validation(row["validation"])
-
-
-def _row(run: Run, progress: RunProgress) -> dict[str, Any]:
-    spec = run.spec
-    return {
-        "id": run.id,
-        "state": progress.state.value,
-        "kind": spec.kind.value,
-        "key": run.key,
-        "strategies": list(spec.strategies),
-        "symbols": list(spec.symbols),
-        "timeframe": spec.timeframe.value,
-        "units": run.units,
-        **progress.units,
-        "ended": progress.ended,
-        "candles": run.candles,
-        "candles_done": progress.candles,
-        "slots": progress.slots,
-        "work_s": round(progress.elapsed_ms / 1000, 3),
-        "cpu_s": round(progress.cpu_ms / 1000, 3),
-        "memory_mb": progress.memory_mb,
-        "warnings": list(run.warnings),
-        "selection": run.selection,
-        "validation": run.validation,
-        "created_at": run.created_at,
-        "finished_at": run.finished_at,
-    }
 
 
 def _figures(metrics: dict[str, Any] | None) -> dict[str, Any]:

@@ -48,4 +48,6 @@ def _value(loaded: Settings, path: tuple[str, ...]) -> str:
     value: Any = reduce(getattr, path, loaded)
     if isinstance(value, SecretStr):
         return "********"
+    if isinstance(value, dict):
+        return ", ".join(f"{name}: {each}" for name, each in value.items())
     return "" if value is None else str(getattr(value, "value", value))

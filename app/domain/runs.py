@@ -8,9 +8,9 @@ from enum import StrEnum
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, NamedTuple, Self
 
-from pydantic import BeforeValidator, Field, JsonValue, StringConstraints, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, JsonValue, StringConstraints, ValidationError, model_validator
 
-from app.domain.base import UtcDatetime, Value
+from app.domain.base import UtcDatetime, Value, explain
 from app.domain.candles import EPOCH, Timeframe
 from app.domain.selection import SelectionRules, override
 from app.domain.strategies import Pattern, Trading
@@ -72,6 +72,8 @@ class Method(StrEnum):
 class RunLimits(Value):
     """What a run and its units may take."""
 
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
     timeout_ms: Annotated[int, Field(ge=1, le=600_000)] = 5000
     """Soft limit of a unit in milliseconds, wall clock, for every CANDLES_PER_TIMEOUT candles or part of them."""
     retries: Annotated[int, Field(ge=0, le=10)] = 2
@@ -106,6 +108,8 @@ def _as_utc(moment: object) -> object:
 class RunSpec(Value):
     """What an operator asks for."""
 
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
     kind: RunKind = RunKind.BACKTEST
     strategies: Annotated[tuple[str, ...], Field(min_length=1)]
     """Names in the catalogue, or definition files (.toml, .yaml), of which every strategy is taken."""
@@ -138,7 +142,7 @@ class RunSpec(Value):
         _check_kind(self)
         if self.from_time >= self.to_time:
             found = f"from {self.from_time.isoformat()} and to {self.to_time.isoformat()}"
-            raise ValueError(f"from must be before to, found {found}")
+            raise ValueError(f"from, to: from must be before to, found {found}")
         _check_trading(self.trading)
         return self
 
@@ -167,7 +171,10 @@ def _refuse(kind: RunKind, foreign: Sequence[str]) -> None:
 def _check_trading(overrides: dict[str, JsonValue]) -> None:
     if "enabled" in overrides:
         raise ValueError("trading.enabled: a run always trades; leave the key out")
-    Trading.model_validate(overrides)
+    try:
+        Trading.model_validate(overrides)
+    except ValidationError as error:
+        raise ValueError(f"trading: {explain(error)}") from error
 
 
 class Variant(Value):

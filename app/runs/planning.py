@@ -18,7 +18,7 @@ from app.domain.base import explain
 from app.domain.candles import Timeframe
 from app.domain.runs import Evaluation, Method, RunKind, RunSpec, Series, Unit, Variant
 from app.domain.strategies import StrategyDefinition, Trading
-from app.errors import ConfigurationError, did_you_mean
+from app.errors import ConfigurationError, SpecificationError, did_you_mean
 from app.runs.memory import candles_remembered, forgets_within
 from app.strategies.fingerprint import take_fingerprint
 from app.strategies.registry import Problem, Registry, build
@@ -101,7 +101,7 @@ class Planner:
         self._check_size(spec, sources, series)
         variants = [] if self._problems else [each for source in sources for each in self._variants(spec, source)]
         if self._problems:
-            raise ConfigurationError("nothing was started, because of" + "".join(f"\n  - {p}" for p in self._problems))
+            raise SpecificationError("specification", self._problems)
         is_short = is_evaluation and spec.method is Method.AUTO
         window = self._needed if is_short else self._window
         return Plan(variants, list(_units(variants, series)), series, self._warnings, window)

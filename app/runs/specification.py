@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from app.domain.runs import RunSpec
-from app.errors import ConfigurationError, did_you_mean
+from app.errors import ConfigurationError, SpecificationError, did_you_mean
 
 #: Longest text of a value that an error shows.
 SHOWN = 80
@@ -36,8 +36,16 @@ def parse_spec(document: Mapping[str, Any], *, source: str = "specification") ->
     try:
         return RunSpec.model_validate(document)
     except ValidationError as error:
-        problems = "".join(f"\n  - {_explained(item)}" for item in error.errors(include_url=False))
-        raise ConfigurationError(f"{source}: nothing was started, because of{problems}") from error
+        raise SpecificationError(source, explained(error.errors(include_url=False))) from error
+
+
+def explained(errors: Iterable[Any]) -> list[str]:
+    """Say what is wrong with a specification, a line each, as `SpecificationError` takes them.
+
+    Args:
+        errors: as pydantic lists them, with places relative to the specification.
+    """
+    return [_explained(item) for item in errors]
 
 
 def _parse(path: Path) -> dict[str, Any]:
@@ -50,7 +58,8 @@ def _parse(path: Path) -> dict[str, Any]:
 
 
 def _explained(item: Any) -> str:
-    path = ".".join(str(part) for part in item["loc"])
+    # pydantic names the alternatives of a union by their types: that is no key
+    path = ".".join(str(part) for part in item["loc"] if "[" not in str(part))
     if item["type"] == "extra_forbidden":
         return f"{path}: unknown key: {did_you_mean(str(item['loc'][-1]), _keys(item['loc'][:-1]))}"
     if item["type"] == "missing":

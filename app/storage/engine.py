@@ -9,6 +9,7 @@ from typing import Any
 import psycopg
 from sqlalchemy import Connection, Engine, create_engine, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from app.errors import ConfigurationError, StorageUnavailableError
 
@@ -73,6 +74,10 @@ def translated() -> Iterator[None]:
         yield
     except (OperationalError, InterfaceError) as error:
         raise StorageUnavailableError(f"Postgres is away: {_one_line(error)}") from error
+    except PoolTimeoutError as error:
+        raise StorageUnavailableError(
+            "all connections of this process are in use: CANDLEFLEET_DATABASE_POOL"
+        ) from error
     except DBAPIError as error:
         if error.connection_invalidated:
             raise StorageUnavailableError(f"Postgres went away: {_one_line(error)}") from error

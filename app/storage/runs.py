@@ -21,7 +21,7 @@ from app.domain.runs import (
     Variant,
     cut_slices,
 )
-from app.errors import ConfigurationError
+from app.errors import UnknownRunError
 from app.storage.copying import build_rows, copy_rows, ints, word
 from app.storage.engine import driver_of
 from app.storage.run_closing import close_run
@@ -187,11 +187,11 @@ def load_run(connection: Connection, run_id: int) -> Run:
     """Load a run.
 
     Raises:
-        ConfigurationError: there is none of that number.
+        UnknownRunError: there is none of that number.
     """
     row = connection.execute(select(runs).where(runs.c.id == run_id)).one_or_none()
     if row is None:
-        raise ConfigurationError(f"no run {run_id}: 'candlefleet runs list' lists the newest")
+        raise UnknownRunError(f"no run {run_id}: 'candlefleet runs list' lists the newest")
     return _read(row)
 
 

@@ -25,6 +25,8 @@ EXAMPLES = {"docker-compose.yml": ".env.example", "deploy/worker.compose.yml": "
 VARIABLE = re.compile(r"(?<!\$)\$\{(?P<name>\w+)(?::(?P<kind>[-?])(?P<rest>[^}]*))?\}")
 #: A tag with at least major and minor version: nothing that moves to a new release by itself.
 PINNED = re.compile(r"^[a-z][a-z0-9-]*:\d+\.\d+(\.\d+)?(-[a-z]+)*(@sha256:[0-9a-f]{64})?$")
+#: What `openssl rand -hex 24` makes.
+FILLED = "0123abcd" * 6
 SECRET = re.compile(r"PASSWORD|SECRET|TOKEN|AUTH|_URL$")
 
 Service = dict[str, Any]
@@ -50,7 +52,7 @@ every_file = pytest.mark.parametrize("file", EXAMPLES)
 
 def filled_in(value: str) -> str:
     """Put a value in place of each variable, as Compose does with a filled-in .env."""
-    return VARIABLE.sub(lambda found: found["rest"] if found["kind"] == "-" else "0123abcd", value)
+    return VARIABLE.sub(lambda found: found["rest"] if found["kind"] == "-" else FILLED, value)
 
 
 def seconds(duration: str) -> float:
@@ -68,7 +70,9 @@ def parse(words: list[str]) -> None:
 
 
 def test_all_services_are_there() -> None:
-    assert {"redis", "postgres", "migrate", "producer", "worker", "flower"} <= set(read_services("docker-compose.yml"))
+    assert {"redis", "postgres", "migrate", "producer", "worker", "flower", "api"} <= set(
+        read_services("docker-compose.yml")
+    )
 
 
 @every_service
@@ -127,10 +131,10 @@ def test_nothing_of_a_service_can_be_there_only_once(file: str, name: str, servi
         assert not any(word.startswith(("--name", "-n")) for word in service["command"])
 
 
-def test_only_flower_is_published_and_only_here() -> None:
+def test_only_flower_and_the_api_are_published_and_only_here() -> None:
     published = {name: service["ports"] for _, name, service in SERVICES if "ports" in service}
-    assert list(published) == ["flower"]
-    assert all(port.startswith("127.0.0.1:") for port in published["flower"])
+    assert list(published) == ["flower", "api"]
+    assert all(port.startswith("127.0.0.1:") for ports in published.values() for port in ports)
 
 
 @every_service_of_ours
@@ -176,8 +180,8 @@ def test_the_addresses_name_the_services() -> None:
     settings = Settings(
         database_url=environment["CANDLEFLEET_DATABASE_URL"], broker_url=environment["CANDLEFLEET_BROKER_URL"]
     )
-    assert settings.database_dsn == "postgresql+psycopg://candlefleet:0123abcd@postgres:5432/candlefleet"
-    assert settings.broker_dsn == "redis://:0123abcd@redis:6379/0"
+    assert settings.database_dsn == f"postgresql+psycopg://candlefleet:{FILLED}@postgres:5432/candlefleet"
+    assert settings.broker_dsn == f"redis://:{FILLED}@redis:6379/0"
 
 
 @pytest.mark.parametrize("file", EXAMPLES)
@@ -186,7 +190,7 @@ def test_a_worker_gets_the_time_to_end_its_chunks(file: str) -> None:
     assert grace > WorkerSettings().shutdown_s
 
 
-@pytest.mark.parametrize("name", ["producer", "worker", "flower"])
+@pytest.mark.parametrize("name", ["producer", "worker", "flower", "api"])
 def test_services_wait_for_schema_and_broker(name: str) -> None:
     waits = read_services("docker-compose.yml")[name]["depends_on"]
     assert waits["migrate"] == {"condition": "service_completed_successfully"}

@@ -1,0 +1,1 @@
+"""The HTTP API: endpoints translate between HTTP and `app.operations`, and decide nothing themselves."""

@@ -1,0 +1,175 @@
+"""Batch runs over HTTP: started, looked at, steered."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import structlog
+from fastapi import APIRouter, Body, Header, Query, Response, status
+
+from app.api.problems import documented
+from app.api.shapes import (
+    Limit,
+    Operator,
+    PlanShape,
+    Reader,
+    RetriedShape,
+    RunId,
+    RunShape,
+    UnitShape,
+    Working,
+)
+from app.api.tokens import Caller
+from app.domain.runs import RunSpec, RunState, UnitState
+from app.errors import SpecificationError, WrongStateError
+from app.operations import Operations
+from app.operations_runs import FILES, cancel, estimate, load, pause, plan, resume, retry_failed, start
+from app.operations_runs_shown import describe_plan, describe_run
+from app.storage import runs
+from app.storage.runs import dump_spec
+
+log = structlog.get_logger()
+
+router = APIRouter(prefix="/api/runs", tags=["runs"], responses=documented(401, 404, 422, 503))
+
+#: Shown by OpenAPI.
+EXAMPLES: Any = {
+    "grid": {
+        "summary": "A backtest of two values of a param on every stored series",
+        "value": {
+            "strategies": ["ema-cross"],
+            "timeframe": "1h",
+            "from": "2021-07-01T00:00Z",
+            "to": "2021-12-31T00:00Z",
+            "grid": {"fast": [8, 12], "slow": [26]},
+            "key": "ema-2021-h2",
+        },
+    },
+}
+
+Key = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=200,
+        description="The same as `key` in the body: a start that is repeated answers with the run it started.",
+    ),
+]
+
+
+@router.post(
+    "",
+    status_code=status.HTTP_201_CREATED,
+    response_model=RunShape | PlanShape,
+    responses={
+        200: {"description": "The run that was started with this key before; or, of a dry run, the plan."},
+        **documented(403),
+    },
+)
+def start_run(
+    spec: Annotated[RunSpec, Body(openapi_examples=EXAMPLES)],
+    caller: Operator,
+    operations: Working,
+    response: Response,
+    key: Key = None,
+    dry_run: Annotated[bool, Query(description="Only say what it would do and cost.")] = False,
+) -> dict[str, Any]:
+    """Start a run, or say everything that is wrong with it.
+
+    A start with the key of an earlier one answers that run with 200; 422 if its specification was another.
+    """
+    wanted = _with_key(spec, key)
+    _refuse_files(wanted)
+    if dry_run:
+        response.status_code = status.HTTP_200_OK
+        planned = plan(operations, wanted)
+        return describe_plan(planned, estimate(operations, wanted, planned))
+    started = start(operations, wanted)
+    response.headers["Location"] = f"/api/runs/{started.run.id}"
+    if started.is_new:
+        log.info("a run was started", run=started.run.id, by=caller.name, units=started.run.units)
+    else:
+        response.status_code = status.HTTP_200_OK
+    return describe_run(*load(operations, started.run.id))
+
+
+@router.get("", response_model=list[RunShape])
+def list_runs(_: Reader, operations: Working, limit: Limit = 20) -> list[dict[str, Any]]:
+    """List runs, the newest first."""
+    with operations.reading() as connection:
+        found = runs.list_runs(connection, limit)
+        return [describe_run(run, runs.load_progress(connection, run.id)) for run in found]
+
+
+@router.get("/{run}")
+def show_run(run: RunId, _: Reader, operations: Working) -> RunShape:
+    """Show a run, how far it is, and its specification as `spec`."""
+    found, progress = load(operations, run)
+    return RunShape(**describe_run(found, progress), spec=dump_spec(found.spec))
+
+
+@router.get("/{run}/units", response_model=list[UnitShape])
+def list_units(
+    run: RunId, _: Reader, operations: Working, state: UnitState | None = None, limit: Limit = 100
+) -> list[dict[str, Any]]:
+    """List units of a run, the best return first."""
+    with operations.reading() as connection:
+        runs.load_run(connection, run)
+        return runs.list_units(connection, run, state, limit)
+
+
+@router.post("/{run}/pause", responses=documented(403, 409))
+def pause_run(run: RunId, caller: Operator, operations: Working) -> RunShape:
+    """Stop a run's work within a second; what is done is kept. Safe to repeat."""
+    _require(run, pause(operations, run), RunState.PAUSED)
+    return _steered(operations, run, "paused", caller)
+
+
+@router.post("/{run}/resume", responses=documented(403, 409))
+def resume_run(run: RunId, caller: Operator, operations: Working) -> RunShape:
+    """Let a paused run go on. Safe to repeat."""
+    _require(run, resume(operations, run), RunState.RUNNING)
+    return _steered(operations, run, "resumed", caller)
+
+
+@router.post("/{run}/cancel", responses=documented(403, 409))
+def cancel_run(run: RunId, caller: Operator, operations: Working) -> RunShape:
+    """End a run: what is done is kept, what is not done never counts. Safe to repeat."""
+    _require(run, cancel(operations, run), RunState.CANCELLED)
+    return _steered(operations, run, "cancelled", caller)
+
+
+@router.post("/{run}/retry", responses=documented(403))
+def retry_run(run: RunId, caller: Operator, operations: Working) -> RetriedShape:
+    """Execute the failed units of a run again, also when it has ended."""
+    count = retry_failed(operations, run)
+    log.info("a run's failed units are tried again", run=run, by=caller.name, units=count)
+    return RetriedShape(units=count)
+
+
+def _with_key(spec: RunSpec, key: str | None) -> RunSpec:
+    if key is None or key == spec.key:
+        return spec
+    if spec.key is not None:
+        raise SpecificationError("request", [f"key: expected that of the header Idempotency-Key, found {spec.key!r}"])
+    return spec.model_copy(update={"key": key})
+
+
+def _refuse_files(spec: RunSpec) -> None:
+    # they would be read on the server, and what is wrong with them told to whoever asks
+    files = [name for name in spec.strategies if name.endswith(FILES)]
+    if files:
+        raise SpecificationError(
+            "request", [f"strategies: expected names in the catalogue, found the file {name!r}" for name in files]
+        )
+
+
+def _require(run: int, state: RunState, wanted: RunState) -> None:
+    if state is not wanted:
+        raise WrongStateError(f"run {run} is {state}: it cannot become {wanted}")
+
+
+def _steered(operations: Operations, run: int, what: str, caller: Caller) -> RunShape:
+    log.info(f"a run was {what}", run=run, by=caller.name)
+    return RunShape(**describe_run(*load(operations, run)))

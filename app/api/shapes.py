@@ -1,0 +1,130 @@
+"""What the API takes and answers, as OpenAPI describes it. What is not described here is passed on as it is."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from fastapi import Depends, Path, Query, Request, Security
+from pydantic import BaseModel, ConfigDict
+
+from app.api.tokens import Caller, may_operate, may_read
+from app.domain.runs import RunKind, RunState, UnitState
+from app.operations import Operations
+
+#: Largest number of a run, a Postgres integer.
+MOST_RUN = 2**31 - 1
+
+#: Largest number of a dispatch, a Postgres bigint.
+MOST_DISPATCH = 2**63 - 1
+
+RunId = Annotated[int, Path(ge=1, le=MOST_RUN, description="Number of the run.")]
+Limit = Annotated[int, Query(ge=1, le=1000, description="Most rows.")]
+
+Reader = Annotated[Caller, Security(may_read)]
+Operator = Annotated[Caller, Security(may_operate)]
+
+
+def _operations(request: Request) -> Operations:
+    operations: Operations = request.app.state.operations
+    return operations
+
+
+Working = Annotated[Operations, Depends(_operations)]
+
+
+class Shape(BaseModel):
+    """Base of what the API answers."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True, extra="allow")
+
+
+class ProgressShape(Shape):
+    """How far a run is."""
+
+    state: RunState
+    units: int
+    """All of them; ended ones are no longer pending."""
+    pending: int
+    """Not executed yet, or executed now."""
+    succeeded: int
+    failed: int
+    cancelled: int
+    ended: int
+    candles: int
+    """Of all units together."""
+    candles_done: int
+    """Of units that succeeded."""
+    slots: int
+    """That work on it now."""
+    work_s: float
+    """Seconds that slots spent on units that ended."""
+    cpu_s: float
+    """The same in CPU time."""
+    memory_mb: int
+    """Most resident memory of a slot when it ended a unit."""
+
+
+class AskedShape(Shape):
+    """What a run was asked for."""
+
+    id: int
+    kind: RunKind
+    key: str | None
+    """The idempotency key it was started with."""
+    strategies: list[str]
+    symbols: list[str]
+    """Patterns, as they were asked for."""
+    timeframe: str
+
+
+class RunShape(ProgressShape, AskedShape):
+    """A run and how far it is."""
+
+    warnings: list[str]
+    created_at: datetime
+    finished_at: datetime | None
+
+
+class PlanShape(Shape):
+    """What a run would do and cost; nothing was started."""
+
+    units: int
+    variants: int
+    """Strategies and params."""
+    symbols: int
+    candles: int
+    """Of all units together."""
+    work_s: float | None
+    """Seconds of slots, all together; null when one of its strategies never ran."""
+    slots: int
+    """That serve runs now."""
+    elapsed_s: float | None
+    """Seconds with these; null without any."""
+    unknown: list[str]
+    """Implementations that never ran."""
+    warnings: list[str]
+
+
+class UnitShape(Shape):
+    """One strategy with one set of params on one symbol."""
+
+    number: int
+    strategy: str
+    params: dict[str, Any]
+    symbol: str
+    candles: int
+    state: UnitState
+    attempts: int
+    elapsed_ms: float | None
+    memory_mb: int | None
+    worker: str | None
+    metrics: dict[str, Any] | None
+    error_class: str | None
+    error: str | None
+
+
+class RetriedShape(Shape):
+    """How many failed units are executed again."""
+
+    units: int

@@ -1,0 +1,56 @@
+"""Batch runs as plain values: what the command line prints as JSON and the API answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from app.operations_runs import Estimate
+from app.runs.planning import Plan
+from app.storage.runs import Progress, Run
+
+
+def describe_run(run: Run, progress: Progress) -> dict[str, Any]:
+    """Describe a run and how far it is. Plain JSON values and datetimes."""
+    spec = run.spec
+    return {
+        "id": run.id,
+        "kind": spec.kind.value,
+        "key": run.key,
+        "strategies": list(spec.strategies),
+        "symbols": list(spec.symbols),
+        "timeframe": spec.timeframe.value,
+        **describe_progress(run, progress),
+        "warnings": list(run.warnings),
+        "selection": run.selection,
+        "validation": run.validation,
+        "created_at": run.created_at,
+        "finished_at": run.finished_at,
+    }
+
+
+def describe_progress(run: Run, progress: Progress) -> dict[str, Any]:
+    """Describe how far a run is. Plain JSON values."""
+    return {
+        "state": progress.state.value,
+        "units": run.units,
+        **progress.units,
+        "ended": progress.ended,
+        "candles": run.candles,
+        "candles_done": progress.candles,
+        "slots": progress.slots,
+        "work_s": round(progress.elapsed_ms / 1000, 3),
+        "cpu_s": round(progress.cpu_ms / 1000, 3),
+        "memory_mb": progress.memory_mb,
+    }
+
+
+def describe_plan(planned: Plan, cost: Estimate) -> dict[str, Any]:
+    """Describe what a run would do and cost. Plain JSON values."""
+    return {
+        "units": len(planned.units),
+        "variants": len(planned.variants),
+        "symbols": len(planned.series),
+        "candles": planned.candles,
+        **cost._asdict(),
+        "warnings": list(planned.warnings),
+    }
