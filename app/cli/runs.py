@@ -6,6 +6,7 @@ import json
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Event
 from typing import Annotated, Any
 
 import typer
@@ -17,7 +18,7 @@ from app.cli.session import operating, stop_on_signals
 from app.cli.watching import showing
 from app.domain.candles import Timeframe
 from app.domain.runs import Method, RunKind, RunSpec, RunState, UnitState
-from app.errors import ConfigurationError
+from app.errors import ConfigurationError, StorageUnavailableError
 from app.operations import Operations
 from app.operations_compare import LiveComparison, RunComparison, compare_live, compare_runs
 from app.operations_evaluations import load_selection
@@ -305,12 +306,30 @@ def _watch(operations: Operations, run: Run, *, own_node: bool) -> RunProgress:
             say("No worker node serves runs: one runs as long as this command")
         show = stack.enter_context(showing(run))
         while True:
-            progress = watch.look(datetime.now(UTC))
+            progress = _look(watch, stop)
             show(progress)
             if node is not None:
                 require_alive(node)
             if progress.state is not RunState.RUNNING or stop.wait(LOOK_EVERY_S):
                 return progress
+
+
+def _look(watch: Watch, stop: Event) -> RunProgress:
+    """Look at a run; while Postgres is away, wait for it: the run waits, too.
+
+    Raises:
+        StorageUnavailableError: it is away, and the operator has seen enough.
+    """
+    is_told = False
+    while True:
+        try:
+            return watch.look(datetime.now(UTC))
+        except StorageUnavailableError as error:
+            if not is_told:
+                say(f"waiting for Postgres: {error}", style="yellow")
+                is_told = True
+            if stop.wait(LOOK_EVERY_S):
+                raise
 
 
 def _print_plan(operations: Operations, spec: RunSpec, *, as_json: bool) -> None:
