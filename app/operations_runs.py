@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,7 +17,7 @@ from app.broker import BATCH_QUEUE, Publisher, create_celery
 from app.deployment import Deployment
 from app.domain.costs import Room
 from app.domain.runs import Method, RunSpec, RunState, UnitState, Variant
-from app.errors import BrokerUnavailableError, ConfigurationError
+from app.errors import BrokerUnavailableError, ConfigurationError, NodeUnavailableError
 from app.operations import Operations
 from app.operations_evaluations import build_evaluation, find_markets
 from app.processes import Children
@@ -35,6 +35,12 @@ FILES = (".toml", ".yaml", ".yml")
 
 #: Seconds a slot may need for a ticket beside its longest unit: a stint of small ones, candles and results.
 BESIDE_UNIT_S = 10.0
+
+#: Seconds between two looks for tickets that are missing.
+SEND_EVERY_S = 1.0
+
+#: Name of the node that a command runs for itself.
+OWN_NODE = "runs"
 
 #: States from which a run can be given another.
 OPEN = (RunState.RUNNING, RunState.PAUSED)
@@ -186,12 +192,17 @@ class Watch:
         self._sent_at = -math.inf
 
     def look(self, now: datetime) -> Progress:
-        """Return how far the run is; send the tickets that are missing, once a second at most."""
+        """Return how far the run is; send the tickets that are missing, every SEND_EVERY_S at most.
+
+        Raises:
+            StorageUnavailableError: Postgres is away.
+        """
         with self._operations.changing() as connection:
             runs.close_finished(connection)
-            if now.timestamp() - self._sent_at >= 1:
+            if now.timestamp() - self._sent_at >= SEND_EVERY_S:
                 self._sent_at = now.timestamp()
-                self._tickets.send_missing(connection, now)
+                with suppress(BrokerUnavailableError):  # they are missing until Redis is back
+                    self._tickets.send_missing(connection, now)
             return runs.load_progress(connection, self._run_id)
 
     def close(self) -> None:
@@ -200,19 +211,29 @@ class Watch:
 
 
 @contextmanager
-def with_a_node(operations: Operations) -> Iterator[bool]:
-    """Run a worker node for batch runs as long as this lasts, unless one is alive; tell whether it was needed."""
+def with_a_node(operations: Operations) -> Iterator[Children | None]:
+    """Run a worker node for batch runs as long as this lasts, unless one is alive; hand it out if it was needed."""
     settings = operations.settings
     with operations.reading() as connection:
         slots = count_slots(connection, settings.silence, [BATCH_QUEUE])
     if slots:
-        yield False
+        yield None
         return
     count = settings.worker.slots or os.cpu_count() or 1
     logs = Path(settings.home) / "logs"
     with Children(logs, Deployment(settings).environment) as children:
-        children.start("runs", "app.cli.main", "worker", "--queues", BATCH_QUEUE, "--concurrency", str(count))
-        yield True
+        children.start(OWN_NODE, "app.cli.main", "worker", "--queues", BATCH_QUEUE, "--concurrency", str(count))
+        yield children
+
+
+def require_alive(node: Children) -> None:
+    """Complain if a node of our own has ended.
+
+    Raises:
+        NodeUnavailableError: it has; with the end of its log.
+    """
+    if node.dead():
+        raise NodeUnavailableError(f"the worker node for runs ended:\n{node.tail(OWN_NODE)}")
 
 
 def _sources(operations: Operations, spec: RunSpec) -> list[Source]:

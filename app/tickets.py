@@ -6,6 +6,7 @@ many slots may work on the run. A ticket that was sent twice does no harm, and o
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Collection, Iterable
 from datetime import datetime, timedelta
@@ -25,6 +26,8 @@ TICKETS_A_SLOT = 2
 #: two signs of life of its node.
 UNSEEN_FOR = timedelta(seconds=3)
 
+_TASK_ID = re.compile(r"run\.(\d{1,10})\.(\d{1,10})\.[0-9a-f]{8}")
+
 
 class Ticket(NamedTuple):
     """One ticket of a run."""
@@ -40,8 +43,8 @@ class Ticket(NamedTuple):
     @classmethod
     def find(cls, task_ids: Iterable[str | None]) -> set[Self]:
         """Return the tickets among the ids of messages."""
-        parts = [task_id.split(".") for task_id in task_ids if task_id and task_id.startswith("run.")]
-        return {cls(int(run), int(number)) for _, run, number, _ in parts}
+        matches = [_TASK_ID.fullmatch(task_id) for task_id in task_ids if task_id]
+        return {cls(int(match[1]), int(match[2])) for match in matches if match}
 
 
 def read_ticket(body: object) -> Ticket:

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import structlog
+from psycopg import DataError
+from sqlalchemy.exc import DataError as SqlDataError
 
 from app.domain.advancing import Cells
 from app.domain.runs import RunKind, RunState, UnitState
@@ -35,6 +38,7 @@ from app.storage.units import (
     take_ticket,
 )
 from workers.evaluation import Evaluating
+from workers.running import ERROR_TEXT_LIMIT
 from workers.runtime.limits import clock
 from workers.runtime.memory import MemoryLimit, resident_kib
 from workers.runtime.spans import SpanCache, VariantCache
@@ -48,6 +52,10 @@ RECORD_EVERY_S = 0.2
 
 #: Units claimed by a stint that does not know yet how long they take.
 FIRST_CLAIM = 4
+
+
+#: What Postgres, or what writes its binary form, says of values that a column does not hold.
+_UNSTORABLE = (DataError, SqlDataError, ValueError, OverflowError)
 
 
 class BatchWorker:
@@ -79,14 +87,25 @@ class BatchWorker:
         stint = Stint(run_id, ticket, random.getrandbits(62), self._worker)
         if run.state is not RunState.RUNNING or not self._within(lambda driver: take_ticket(driver, stint)):
             return None
-        has_more = self._stint_of(run, stint).run()
-        self._within(lambda driver: give_back_ticket(driver, stint))
+        with self._giving_back(stint):
+            has_more = self._stint_of(run, stint).run()
         return run if has_more else None
 
     def _stint_of(self, run: StoredRun, stint: Stint) -> _Work | Evaluating:
         if run.kind is RunKind.EVALUATE:
             return Evaluating(self._within, self._variants, run, stint)
         return _Work(self._within, self._spans, self._variants, run, stint)
+
+    @contextmanager
+    def _giving_back(self, stint: Stint) -> Iterator[None]:
+        try:
+            yield
+        except TransientError:  # the connection is gone, and the ticket's lock with it
+            raise
+        except BaseException:
+            self._within(lambda driver: give_back_ticket(driver, stint))
+            raise
+        self._within(lambda driver: give_back_ticket(driver, stint))
 
 
 class _Work:
@@ -191,8 +210,21 @@ class _Work:
     def _record(self) -> None:
         ends, self._ends = self._ends, []
         if ends:
-            self._within(lambda driver: record(driver, self._stint, ends))
+            try:
+                self._within(lambda driver: record(driver, self._stint, ends))
+            except _UNSTORABLE:
+                for end in ends:
+                    self._record_alone(end)
         self._recorded_at = time.perf_counter()
+
+    def _record_alone(self, end: UnitEnd) -> None:
+        """Record one unit; one whose results no database takes has failed."""
+        try:
+            self._within(lambda driver: record(driver, self._stint, [end]))
+        except _UNSTORABLE as error:
+            text = f"its results cannot be stored: {error_text(error)}"[:ERROR_TEXT_LIMIT]
+            failed = UnitEnd(end.number, UnitState.FAILED, end.attempt, error_class=type(error).__name__, error=text)
+            self._within(lambda driver: record(driver, self._stint, [failed]))
 
 
 class _Watch:

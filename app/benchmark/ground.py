@@ -73,12 +73,15 @@ class Ground:
         self.baselines = self._copy(BASELINES)
 
     @contextmanager
-    def node(self, name: str, slots: int = SLOTS, environment: Mapping[str, str] | None = None) -> Iterator[Node]:
-        """Run a worker node."""
+    def node(
+        self, name: str, slots: int = SLOTS, environment: Mapping[str, str] | None = None, queues: str = ""
+    ) -> Iterator[Node]:
+        """Run a worker node, of all live queues unless some are named."""
         settings = self._copy(f"bench_{name}")
         with self._children(settings, environment) as children:
             options = ("--concurrency", str(slots), "--name", f"{name}@bench")
-            children.start(name, "app.cli.main", "worker", *options)
+            chosen = ("--queues", queues) if queues else ()
+            children.start(name, "app.cli.main", "worker", *options, *chosen)
             watcher = Watcher(children, self.stop)
             with open_engine(settings.database_dsn, name="bench") as engine:
                 watcher.await_count(lambda: _count_nodes(engine), 1)

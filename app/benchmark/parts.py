@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 
+from app.benchmark.batch import measure_runs
 from app.benchmark.celery_baseline import CeleryContender
 from app.benchmark.fleet import FleetContender
 from app.benchmark.ground import FEW_SYMBOLS
@@ -146,6 +147,7 @@ MEASURE: Mapping[str, Callable[[Stage], None]] = {
     "slots": measure_slots,
     "switch": measure_switching,
     "events": measure_events,
+    "runs": measure_runs,
 }
 
 

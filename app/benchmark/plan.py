@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from app.benchmark.workloads import Workload, burst, heavy, light, mixed, switched, three_pauses
 
 #: Parts of a benchmark, in the order in which they are measured.
-PARTS = ("light", "mixed", "heavy", "burst", "paced", "slots", "switch", "events")
+PARTS = ("light", "mixed", "heavy", "burst", "paced", "slots", "switch", "events", "runs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,9 @@ class Plan:
     steady_seconds: float = 3.0
     switches: int = 10
     """Changes of a strategy in a round, at most 14."""
+    run_candles: int = 100_000
+    """Candles of a unit of a batch run; `window_candles` of one that is evaluated candle by candle."""
+    window_candles: int = 2_000
     parts: tuple[str, ...] = PARTS
 
     def workloads(self) -> list[Workload]:
@@ -49,7 +52,7 @@ class Plan:
     def _kinds(self) -> set[str]:
         # most parts are called as their workload; these compare light jobs with something
         light_too = {"mixed", "paced", "events"}
-        return (set(self.parts) - {"slots", "switch"}) | ({"light"} if light_too & set(self.parts) else set())
+        return (set(self.parts) - {"slots", "switch", "runs"}) | ({"light"} if light_too & set(self.parts) else set())
 
 
 def build_plan(*, quick: bool, rounds: int | None, parts: Sequence[str]) -> Plan:
@@ -75,6 +78,8 @@ def build_plan(*, quick: bool, rounds: int | None, parts: Sequence[str]) -> Plan
             paced_candles=12,
             steady_seconds=1.0,
             switches=4,
+            run_candles=20_000,
+            window_candles=500,
         )
     if rounds is not None:
         plan = replace(plan, rounds=rounds, burst_rounds=min(rounds, plan.burst_rounds))

@@ -12,6 +12,7 @@ from rich.text import Text
 from app.benchmark.floors import Floor, Verdict, judge
 from app.benchmark.plan import Plan
 from app.benchmark.results import (
+    CANDLES_PER_S,
     CELERY,
     END_MB,
     FLEET,
@@ -38,6 +39,7 @@ TITLES = {
     UTILISATION: "busy slots while messages wait",
     START_MB: "node memory before, MB",
     END_MB: "node memory after, MB",
+    CANDLES_PER_S: "candles of batch runs evaluated/s",
 }
 _CONTENDERS = (FLEET, UNCHUNKED, CELERY, LIMIT, SEQUENTIAL, QUIET)
 

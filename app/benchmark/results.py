@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 JOBS_PER_S, P50_MS, P95_MS, LIGHT_P95_MS = "jobs_per_s", "p50_ms", "p95_ms", "light_p95_ms"
 UTILISATION, START_MB, END_MB = "utilisation", "start_mb", "end_mb"
 SWITCH_MS, SLOT_MB = "switch_ms", "slot_mb"
+CANDLES_PER_S = "candles_per_s"
 
 #: Contenders.
 FLEET, UNCHUNKED, CELERY, LIMIT = "candlefleet", "unchunked", "celery", "limit"
@@ -80,6 +81,10 @@ RATIOS: dict[str, Quotient] = {
     "mixed_light_p95": Quotient(Key("mixed-50", FLEET, LIGHT_P95_MS), Key("light-50", FLEET, LIGHT_P95_MS)),
     "heavy_vs_limit": Quotient(Key("heavy-50", FLEET, JOBS_PER_S), Key("heavy-50", LIMIT, JOBS_PER_S)),
     "burst_memory_growth": Quotient(Key("burst-100", FLEET, END_MB), Key("burst-100", FLEET, START_MB)),
+    "runs_vs_plain": Quotient(Key("runs-auto", FLEET, CANDLES_PER_S), Key("runs-auto", SEQUENTIAL, CANDLES_PER_S)),
+    "runs_by_window_vs_plain": Quotient(
+        Key("runs-windows", FLEET, CANDLES_PER_S), Key("runs-windows", SEQUENTIAL, CANDLES_PER_S)
+    ),
     "events_cost": Quotient(Key("events-50", FLEET, JOBS_PER_S), Key("events-50", QUIET, JOBS_PER_S)),
 }
 #: Held to a bound as they are, and not as a quotient of two measurements.

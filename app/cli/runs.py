@@ -30,6 +30,7 @@ from app.operations_runs import (
     load,
     pause,
     plan,
+    require_alive,
     resume,
     retry_failed,
     start,
@@ -248,12 +249,15 @@ def _watch(operations: Operations, run: Run, *, own_node: bool) -> RunProgress:
     with ExitStack() as stack:
         stack.callback(watch.close)
         stop = stack.enter_context(stop_on_signals())
-        if own_node and stack.enter_context(with_a_node(operations)):
+        node = stack.enter_context(with_a_node(operations)) if own_node else None
+        if node is not None:
             say("No worker node serves runs: one runs as long as this command")
         show = stack.enter_context(_showing(run))
         while True:
             progress = watch.look(datetime.now(UTC))
             show(progress)
+            if node is not None:
+                require_alive(node)
             if progress.state is not RunState.RUNNING or stop.wait(LOOK_EVERY_S):
                 return progress
 

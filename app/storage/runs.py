@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, insert, select, text, update
+from sqlalchemy import Connection, Row, func, insert, null, select, text, update
 
 from app.domain.runs import (
     Evaluation,
@@ -273,6 +273,7 @@ def cancel_units(connection: Connection, run_id: int) -> int:
 def retry_units(connection: Connection, run_id: int) -> int:
     """Make the failed units of a run pending again; return how many."""
     evaluations = retry_failed(driver_of(connection), run_id)
+    connection.execute(update(runs).where(runs.c.id == run_id).values(validation=null()))
     failed = units.c.run_id == run_id, units.c.state == UnitState.FAILED.value
     values = {"state": UnitState.PENDING.value, "attempts": 0, "error_class": None, "error": None, "finished_at": None}
     return evaluations + connection.execute(update(units).where(*failed).values(**values)).rowcount

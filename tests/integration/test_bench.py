@@ -12,7 +12,18 @@ import pytest
 from app.benchmark.measuring import BenchmarkError
 from app.benchmark.plan import Plan
 from app.benchmark.report import Report
-from app.benchmark.results import CELERY, FLEET, JOBS_PER_S, LIMIT, P50_MS, P95_MS, SEQUENTIAL, UNCHUNKED, UTILISATION
+from app.benchmark.results import (
+    CANDLES_PER_S,
+    CELERY,
+    FLEET,
+    JOBS_PER_S,
+    LIMIT,
+    P50_MS,
+    P95_MS,
+    SEQUENTIAL,
+    UNCHUNKED,
+    UTILISATION,
+)
 from app.benchmark.run import run_benchmark
 from app.settings import Settings
 from tests.building import REPOSITORY
@@ -26,8 +37,10 @@ TINY = Plan(
     burst_symbols=4,
     burst_rounds=1,
     paced_candles=3,
-    parts=("light", "burst", "paced", "slots", "switch"),
+    parts=("light", "burst", "paced", "slots", "switch", "runs"),
     switches=2,
+    run_candles=500,
+    window_candles=50,
 )
 
 
@@ -49,10 +62,12 @@ def test_every_contender_is_measured_in_every_round(report: Report):
     for contender in (FLEET, SEQUENTIAL):
         p50, p95 = (found["slots-3", contender, measure] for measure in (P50_MS, P95_MS))  # type: ignore[index]
         assert 10.0 < p50.median <= p95.median
+    for workload in ("runs-auto", "runs-windows"):
+        assert len(found[workload, SEQUENTIAL, CANDLES_PER_S].values) == 2  # type: ignore[index]
     # a burst this small may be over before any slot was seen at work
     assert all(v > 0 or key[2] == UTILISATION for key, measured in found.items() for v in measured.values)
     document = json.loads(json.dumps(report.document(), allow_nan=False))
-    assert {"three_slots_vs_sequential", "burst_memory_growth"} <= set(document["ratios"])
+    assert {"three_slots_vs_sequential", "burst_memory_growth", "runs_vs_plain"} <= set(document["ratios"])
     assert document["versions"]["postgres"] and document["versions"]["redis-server"] and document["machine"]["cores"]
     assert {check["ratio"] for check in document["checks"]} == set(document["ratios"])
 

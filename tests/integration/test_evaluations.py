@@ -37,6 +37,7 @@ from app.strategies.evaluation import evaluate
 from app.strategies.registry import Registry
 from tests.building import START, definition, environment, register, walk
 from tests.integration.ledger import driver_of, rows, together
+from tests.waiting import wait_until
 from workers.lifecycle import Slot, open_slot
 from workers.shared import Shared
 
@@ -257,6 +258,8 @@ def test_the_slices_of_a_dead_slot_are_cut_into_units_and_counted_once(
         assert take_ticket(driver, stint)
         (claimed,) = claim_slices(driver, stint.values, 1)
     assert len(claimed.slice.symbols) == 3
+    held = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 1"
+    wait_until(lambda: rows(engine, held) == [(0,)], "the lock of the closed connection is gone")
     finish(slot, run.id)
     sizes = (
         "SELECT cardinality(symbols) * cardinality(variants), attempts, count(*) FROM slices GROUP BY 1, 2 ORDER BY 1"
@@ -312,7 +315,7 @@ def test_a_cancelled_run_selects_nothing(engine: Engine, operations: Operations,
         progress = runs.load_progress(connection, run.id)
     assert (progress.state, progress.units["cancelled"]) == (RunState.CANCELLED, 1)
     assert answers(operations, run.id) == {}
-    with pytest.raises(ConfigurationError, match="expected an evaluate run that is complete, found a evaluate"):
+    with pytest.raises(ConfigurationError, match="expected an evaluate run that is complete, found: kind evaluate, cancelled"):
         load_selection(operations, run.id, 10)
 
 

@@ -376,3 +376,28 @@ def test_specifications_are_read_from_files_and_flags(tmp_path: Path) -> None:
     assert parse_spec(json.loads(json.dumps(runs.dump_spec(spec)))) == spec
     with pytest.raises(ConfigurationError, match="expected a readable file"):
         read_spec(tmp_path / "none.toml", {})
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), "\x00"])
+def test_results_that_no_database_takes_fail_their_own_unit(
+    operations: Operations, slot: Slot, monkeypatch: pytest.MonkeyPatch, wrong: object
+) -> None:
+    run = begin(operations, "AAA", grid={"fast": [5, 8, 9]})
+    measured = iter([{"trades": 1}, {"trades": wrong}, {"trades": 3}])
+    monkeypatch.setattr("workers.batch.measure", lambda *_: next(measured))
+    finish(slot, run.id)
+    assert states(operations, run) == {"succeeded": 2, "failed": 1, "pending": 0, "cancelled": 0}
+    with operations.reading() as connection:
+        (failed,) = runs.list_units(connection, run.id, UnitState.FAILED, 5)
+    assert failed["number"] == 1 and "its results cannot be stored" in failed["error"]
+
+
+def test_a_ticket_is_free_again_whatever_went_wrong(
+    operations: Operations, slot: Slot, connect: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = begin(operations, "AAA")
+    with monkeypatch.context() as patch:
+        patch.setattr("workers.batch.claim_units", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            slot.batch.work(run.id, 0)
+    assert units.take_ticket(connect(), Stint(run.id, 0, 1, "somebody else"))

@@ -81,6 +81,8 @@ def test_every_ratio_that_the_project_promises_is_drawn():
         "switch_ms",
         "slot_mb",
         "events_cost",
+        "runs_vs_plain",
+        "runs_by_window_vs_plain",
     }
 
     assert {*RATIOS, *PLAIN} == promised
