@@ -66,8 +66,8 @@ def load_selection(operations: Operations, run_id: int, limit: int) -> Selection
     """
     with operations.reading() as connection:
         run = runs.load_run(connection, run_id)
-        if run.spec.kind is not RunKind.EVALUATE or run.selection is None or "selected" not in run.selection:
-            found = f"a {run.spec.kind} that is {run.state}"
-            raise ConfigurationError(f"run {run_id}: expected an evaluate run that is complete, found {found}")
+        if run.spec.kind is not RunKind.EVALUATE or run.selection is None or run.validation is None:
+            found = f"kind {run.spec.kind}, {run.state}"
+            raise ConfigurationError(f"run {run_id}: expected an evaluate run that is complete, found: {found}")
         selected = listings_runs.list_selected(connection, run_id)
         return SelectionReport(run.selection, selected, listings_runs.list_rejected(connection, run_id, limit))

@@ -38,6 +38,7 @@ from app.storage.units import (
     take_ticket,
 )
 from workers.evaluation import Evaluating
+from workers.running import ERROR_TEXT_LIMIT
 from workers.runtime.limits import clock
 from workers.runtime.memory import MemoryLimit, resident_kib
 from workers.runtime.spans import SpanCache, VariantCache
@@ -221,7 +222,7 @@ class _Work:
         try:
             self._within(lambda driver: record(driver, self._stint, [end]))
         except _UNSTORABLE as error:
-            text = f"its results cannot be stored: {error_text(error)}"
+            text = f"its results cannot be stored: {error_text(error)}"[:ERROR_TEXT_LIMIT]
             failed = UnitEnd(end.number, UnitState.FAILED, end.attempt, error_class=type(error).__name__, error=text)
             self._within(lambda driver: record(driver, self._stint, [failed]))
 

@@ -45,6 +45,8 @@ def _print(report: Report) -> None:
     row = {**document, "slots": len(document["memory_mb"]), "memory_mb": document["memory_mb"]}
     out.print(build_table([row], ("size", *figures, "slots", "memory_mb")))
     out.print()
+    stages = ", ".join(f"{stage} {took:,.0f} ms" for stage, took in document["stages_ms"].items())
+    out.print(f"{stages}; with {', '.join(document['strategies'])}\n", highlight=False)
     rejected = [{"became": "selected", "units": document["selection"]["selected"]}]
     rejected += [{"became": reason, "units": count} for reason, count in document["selection"]["rejected"].items()]
     out.print(build_table(rejected, ("became", "units")))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, text
@@ -52,6 +53,8 @@ _REJECTED = text(f"""
     WHERE r.run_id = :run
     ORDER BY abs(u.action) DESC, nullif(u.edge, 'NaN') DESC NULLS LAST, r.unit LIMIT :limit
 """)  # noqa: S608 - the same
+_WORKERS = text("SELECT DISTINCT worker FROM slices WHERE run_id = :run AND worker IS NOT NULL")
+_SPAN = text("SELECT min(started_at) AS first, max(finished_at) AS last FROM slices WHERE run_id = :run")
 
 
 def list_evaluations(connection: Connection, run_id: int, state: str | None, limit: int) -> list[dict[str, Any]]:
@@ -64,6 +67,17 @@ def list_evaluations(connection: Connection, run_id: int, state: str | None, lim
         limit: most of them.
     """
     return _rows(connection, _EVALUATIONS, {"run": run_id, "state": state, "limit": limit})
+
+
+def load_span(connection: Connection, run_id: int) -> tuple[datetime, datetime]:
+    """Return when the first slice of a run was claimed, and when its last one was recorded."""
+    row = connection.execute(_SPAN, {"run": run_id}).one()
+    return row.first, row.last
+
+
+def load_workers(connection: Connection, run_id: int) -> set[str]:
+    """Return the slots that evaluated markets of a run."""
+    return set(connection.execute(_WORKERS, {"run": run_id}).scalars())
 
 
 def list_selected(connection: Connection, run_id: int) -> list[dict[str, Any]]:

@@ -164,8 +164,8 @@ def give_back_ticket(driver: DriverConnection[Any], stint: Stint) -> None:
     """Give back what was claimed and not executed, end the run if nothing is left of it, and unlock the ticket."""
     driver.execute(_RELEASE, stint.values)
     release_slices(driver, stint.values)
-    close_run(driver, stint.run)
     driver.execute(_UNLOCK, stint.values)
+    close_run(driver, stint.run)
 
 
 def load_run(driver: DriverConnection[Any], run: int) -> StoredRun | None:

@@ -25,16 +25,29 @@ class Measured:
     memory_bytes: tuple[int, ...]
     """Most of each slot, counted in proportion where it is shared."""
     selection: dict[str, Any]
+    claimed_at: datetime
+    """When a slot claimed its first markets."""
+    evaluated_at: datetime
+    """When the last answers were recorded."""
 
     @property
     def elapsed_s(self) -> float:
         """From the specification handed in to the run being complete: planned, stored, evaluated, selected."""
         return ((self.run.finished_at or self.handed_in_at) - self.handed_in_at).total_seconds()
 
-    @property
-    def planning_s(self) -> float:
-        """Of these, before the run was written."""
-        return (self.run.created_at - self.handed_in_at).total_seconds()
+    def stages_ms(self) -> dict[str, float]:
+        """Return what the time went into, stage by stage, milliseconds."""
+        moments = {
+            "planning": self.run.created_at,
+            "waiting for a slot": self.claimed_at,
+            "evaluating": self.evaluated_at,
+            "selecting": self.run.finished_at or self.evaluated_at,
+        }
+        begun, stages = self.handed_in_at, {}
+        for stage, ended in moments.items():
+            stages[stage] = round((ended - begun).total_seconds() * 1000, 1)
+            begun = ended
+        return stages
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +93,7 @@ class Report:
             "evaluations": run.units,
             "slots": len(measured.memory_bytes),
             "elapsed_s": measured.elapsed_s,
-            "planning_s": measured.planning_s,
+            "stages_ms": measured.stages_ms(),
             "markets_per_s": self.markets_per_s,
             "evaluations_per_s": run.units / measured.elapsed_s,
             "memory_mb": [round(held / 1e6, 1) for held in measured.memory_bytes],

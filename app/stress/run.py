@@ -21,6 +21,7 @@ from app.runs.specification import parse_spec
 from app.settings import Settings
 from app.storage import runs
 from app.storage.engine import driver_of, open_engine
+from app.storage.listings_runs import load_span, load_workers
 from app.storage.migrate import upgrade
 from app.storage.nodes import count_slots
 from app.storage.runs import Run
@@ -32,10 +33,10 @@ from app.stress.watching import MemoryWatch
 
 #: Seconds that nodes may take to start, and that a run may take.
 PATIENCE_S = 300.0
-#: Seconds between two looks; the figures come from Postgres' stamps, not from here.
-LOOK_EVERY_S = 0.02
-#: Markets of the run that comes first and is not measured, a few in each slice: every slot has worked once.
-WARM_UP, WARM_UP_SLICE = 100, 5
+#: Seconds between two looks, which cost the machine; the figures come from Postgres' stamps, not from here.
+LOOK_EVERY_S = 0.1
+#: Markets of the runs that come first and are not measured, a few in each slice, and how many runs there are at most.
+WARM_UP, WARM_UP_SLICE, MOST_WARM_UPS = 100, 5, 20
 
 Say = Callable[[str], None]
 
@@ -84,7 +85,7 @@ class _Stress:
         markets = self._write()
         with self._nodes() as pids:
             self._say(f"{len(pids)} slots serve runs")
-            self._measure(self._spec(markets, markets.symbols[:WARM_UP], batch_size=WARM_UP_SLICE), [])
+            self._warm_up(markets, len(pids))
             measured = self._measure(self._spec(markets, ("*",)), pids)
         return Report(self._plan, markets, tuple(each.name for each in self._strategies), measured)
 
@@ -113,6 +114,17 @@ class _Stress:
             self._await(lambda: self._count_slots() >= plan.workers * plan.slots, children)
             parents = [psutil.Process(children.pid(f"node-{number}")) for number in range(plan.workers)]
             yield [child.pid for parent in parents for child in parent.children()]
+
+    def _warm_up(self, markets: Markets, slots: int) -> None:
+        """Let every slot evaluate something: a fleet in service has its connections and has loaded its code."""
+        workers: set[str] = set()
+        for _ in range(MOST_WARM_UPS):
+            spec = self._spec(markets, markets.symbols[:WARM_UP], batch_size=WARM_UP_SLICE)
+            run = self._finish(start(self._operations, spec).run)
+            with self._operations.reading() as connection:
+                workers |= load_workers(connection, run.id)
+            if len(workers) >= slots:
+                return
 
     def _count_slots(self) -> int:
         with self._operations.reading() as connection:
@@ -147,8 +159,10 @@ class _Stress:
             memory = stack.enter_context(MemoryWatch(pids))
             handed_in_at = datetime.now(UTC)
             run = self._finish(start(self._operations, spec).run)
-        report = load_selection(self._operations, run.id, 1)
-        return Measured(run, handed_in_at, tuple(memory.most_bytes.values()), report.summary)
+        summary = load_selection(self._operations, run.id, 1).summary
+        with self._operations.reading() as connection:
+            span = load_span(connection, run.id)
+        return Measured(run, handed_in_at, tuple(memory.most_bytes.values()), summary, *span)
 
     def _finish(self, run: Run) -> Run:
         watch, until = Watch(self._operations, run.id), time.monotonic() + PATIENCE_S

@@ -11,7 +11,7 @@ from typing import Self
 import psutil
 
 #: Seconds between two looks: each takes the kernel about a millisecond.
-EVERY_S = 0.05
+EVERY_S = 0.1
 
 
 class MemoryWatch:

@@ -75,6 +75,7 @@ def test_a_grid_is_its_possible_combinations_each_once(fast: list[int], slow: li
         ({"trading": {"fee_percent": -1}}, "fee_percent"),
         ({"trading": {"enabled": False}}, "trading.enabled: a run always trades"),
         ({"from": "last year"}, "from: Input should be a valid datetime"),
+        ({"selection": {"min_edge_percent": 3}}, "selection: means nothing for a run of kind backtest"),
         ({"kind": "evaluate"}, "from: means nothing for a run of kind evaluate"),
         ({"symbols": ["BTC-USDD"]}, "no stored 1h series matches 'BTC-USDD': did you mean 'BTC-USD'?"),
         ({"grid": {"fast": []}}, "grid.fast: expected values to try, found an empty list"),
