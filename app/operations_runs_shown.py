@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from sqlalchemy import Connection
+
+from app.domain.runs import RunKind, UnitState
 from app.operations_runs import Estimate
 from app.runs.planning import Plan
+from app.storage import runs
+from app.storage.listings_runs import list_evaluations
 from app.storage.runs import Progress, Run
 
 
@@ -42,6 +47,13 @@ def describe_progress(run: Run, progress: Progress) -> dict[str, Any]:
         "cpu_s": round(progress.cpu_ms / 1000, 3),
         "memory_mb": progress.memory_mb,
     }
+
+
+def list_units(connection: Connection, run: Run, state: UnitState | None, limit: int) -> list[dict[str, Any]]:
+    """List units of a run, of either kind: the best return, or the best edge, first."""
+    if run.spec.kind is RunKind.EVALUATE:
+        return list_evaluations(connection, run.id, state, limit)
+    return runs.list_units(connection, run.id, state, limit)
 
 
 def describe_plan(planned: Plan, cost: Estimate) -> dict[str, Any]:

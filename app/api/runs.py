@@ -6,16 +6,20 @@ from typing import Annotated, Any
 
 import structlog
 from fastapi import APIRouter, Body, Header, Query, Response, status
+from fastapi.responses import HTMLResponse, PlainTextResponse
 
+from app import operations_runs_shown as shown
 from app.api.problems import documented
 from app.api.shapes import (
     Limit,
     Operator,
     PlanShape,
     Reader,
+    ReportForm,
     RetriedShape,
     RunId,
     RunShape,
+    SelectionShape,
     UnitShape,
     Working,
 )
@@ -23,8 +27,13 @@ from app.api.tokens import Caller
 from app.domain.runs import RunSpec, RunState, UnitState
 from app.errors import SpecificationError, WrongStateError
 from app.operations import Operations
+from app.operations_evaluations import load_selection
+from app.operations_report import build_report
 from app.operations_runs import FILES, cancel, estimate, load, pause, plan, resume, retry_failed, start
 from app.operations_runs_shown import describe_plan, describe_run
+from app.runs.report.document import Document
+from app.runs.report.html import to_html
+from app.runs.report.table import to_csv
 from app.storage import runs
 from app.storage.runs import dump_spec
 
@@ -115,8 +124,26 @@ def list_units(
 ) -> list[dict[str, Any]]:
     """List units of a run, the best return first."""
     with operations.reading() as connection:
-        runs.load_run(connection, run)
-        return runs.list_units(connection, run, state, limit)
+        return shown.list_units(connection, runs.load_run(connection, run), state, limit)
+
+
+@router.get("/{run}/selection")
+def show_selection(run: RunId, _: Reader, operations: Working, limit: Limit = 100) -> SelectionShape:
+    """Show what an evaluate run that is complete selected, and what not and why."""
+    return SelectionShape(**load_selection(operations, run, limit)._asdict())
+
+
+@router.get("/{run}/report", response_model=Document, responses={200: {"content": {"text/html": {}, "text/csv": {}}}})
+def show_report(
+    run: RunId, _: Reader, operations: Working, form: Annotated[ReportForm, Query(alias="format")] = ReportForm.JSON
+) -> Response | Document:
+    """Report on a run: ranking with deflated Sharpe ratios, curves, selection, data, versions."""
+    document = build_report(operations, run)
+    if form is ReportForm.HTML:
+        return HTMLResponse(to_html(document))
+    if form is ReportForm.CSV:
+        return PlainTextResponse(to_csv(document), media_type="text/csv")
+    return document
 
 
 @router.post("/{run}/pause", responses=documented(403, 409))

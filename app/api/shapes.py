@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from datetime import datetime
+from enum import StrEnum
 from typing import Annotated, Any
 
 from fastapi import Depends, Path, Query, Request, Security
 from pydantic import BaseModel, ConfigDict
 
 from app.api.tokens import Caller, may_operate, may_read
-from app.domain.runs import RunKind, RunState, UnitState
+from app.domain.runs import RunKind, RunState
 from app.operations import Operations
 
 #: Largest number of a run, a Postgres integer.
@@ -107,21 +108,42 @@ class PlanShape(Shape):
 
 
 class UnitShape(Shape):
-    """One strategy with one set of params on one symbol."""
+    """One strategy with one set of params on one symbol; of an evaluate run with what it said of the latest candle."""
 
     number: int
     strategy: str
     params: dict[str, Any]
     symbol: str
-    candles: int
-    state: UnitState
-    attempts: int
-    elapsed_ms: float | None
-    memory_mb: int | None
-    worker: str | None
-    metrics: dict[str, Any] | None
+    state: str
+    attempts: int | None
+    candles: int | None = None
+    elapsed_ms: float | None = None
+    memory_mb: int | None = None
+    worker: str | None = None
+    metrics: dict[str, Any] | None = None
+    open_time: datetime | None = None
+    action: int | None = None
+    strength: float | None = None
+    edge_percent: float | None = None
+    price: float | None = None
     error_class: str | None
     error: str | None
+
+
+class SelectionShape(Shape):
+    """What an evaluate run selected and what not, the best edge first."""
+
+    summary: dict[str, Any]
+    selected: list[dict[str, Any]]
+    rejected: list[dict[str, Any]]
+
+
+class ReportForm(StrEnum):
+    """How a report is told."""
+
+    JSON = "json"
+    HTML = "html"
+    CSV = "csv"
 
 
 class RetriedShape(Shape):

@@ -10,7 +10,6 @@ from threading import Event
 from typing import Annotated, Any
 
 import typer
-from sqlalchemy import Connection
 
 from app.cli.output import Json, Limit, err, out, print_json, print_rows, say
 from app.cli.selection import print_evaluations, print_selection, print_validation
@@ -36,14 +35,13 @@ from app.operations_runs import (
     start,
     with_a_node,
 )
-from app.operations_runs_shown import describe_plan, describe_run
+from app.operations_runs_shown import describe_plan, describe_run, list_units
 from app.runs.metrics import Metrics
 from app.runs.report.document import Document, SelectionReport
 from app.runs.report.html import to_html
 from app.runs.report.table import to_csv
 from app.runs.specification import read_spec
 from app.storage import runs
-from app.storage.listings_runs import list_evaluations
 from app.storage.runs import Progress as RunProgress
 from app.storage.runs import Run, dump_spec
 
@@ -127,7 +125,7 @@ def show(
     with operating() as operations:
         found, progress = load(operations, run)
         with operations.reading() as connection:
-            units = _list_units(connection, found, state, limit)
+            units = list_units(connection, found, state, limit)
     if as_json:
         print_json({**describe_run(found, progress), "spec": dump_spec(found.spec), "units_listed": units})
         return
@@ -193,12 +191,6 @@ def retry(run: RunId, failed: Annotated[bool, typer.Option("--failed", help="Tho
     with operating() as operations:
         count = retry_failed(operations, run)
     err.print(f"{count} units of run {run} are executed again.", highlight=False)
-
-
-def _list_units(connection: Connection, run: Run, state: UnitState | None, limit: int) -> list[dict[str, Any]]:
-    if run.spec.kind is RunKind.EVALUATE:
-        return list_evaluations(connection, run.id, state, limit)
-    return runs.list_units(connection, run.id, state, limit)
 
 
 @cli.command()

@@ -15,7 +15,7 @@ from app.settings import Settings
 from app.storage.candles import record_candles
 from tests.building import definition, register, walk
 from tests.cluster import WorkerProcess
-from tests.integration.api import Api, let_in, serving
+from tests.integration.api import SPEC, Api, let_in, serving
 from tests.integration.ledger import rows
 from tests.waiting import wait_until
 
@@ -56,6 +56,23 @@ def test_a_run_is_watched_to_its_end(api: Api, settings: Settings, tmp_path: Pat
     assert len({event.id for event in seen}) == len(seen)
     assert end.id is not None
     assert api.get(f"/api/runs/{run}/events", Last_Event_ID=end.id).status == 204
+
+
+def test_a_run_is_reported_on_and_its_selection_is_told(api: Api, node: WorkerProcess) -> None:
+    backtest = api.start(grid={"fast": [3, 4]})
+    latest = {name: value for name, value in SPEC.items() if name != "from"}
+    wanted = {**latest, "kind": "evaluate", "selection": {"min_edge_percent": 0.001}}
+    evaluated = api.post("/api/runs", wanted).body["id"]
+    for run in (backtest, evaluated):
+        with api.watch(run) as stream:
+            assert [*stream.events()][-1].data["state"] == "complete"
+    document = api.get(f"/api/runs/{backtest}/report").body
+    assert (document["run"]["succeeded"], len(document["units"])) == (2, 2)
+    assert api.get(f"/api/runs/{backtest}/units").body[0]["metrics"] == document["units"][0]["metrics"]
+    told = api.get(f"/api/runs/{evaluated}/selection").body
+    (unit,) = api.get(f"/api/runs/{evaluated}/units").body
+    assert [row["symbol"] for row in (*told["selected"], *told["rejected"])] == [unit["symbol"]] == ["AAA"]
+    assert api.get(f"/api/runs/{backtest}/selection").status == 422
 
 
 def test_who_comes_back_is_not_told_the_same_again(api: Api) -> None:
