@@ -16,7 +16,7 @@ from sqlalchemy.exc import IntegrityError
 from app.broker import BATCH_QUEUE, Publisher, create_celery
 from app.deployment import Deployment
 from app.domain.costs import Room
-from app.domain.runs import Method, RunSpec, RunState, UnitState, Variant
+from app.domain.runs import Method, RunLimits, RunSpec, RunState, UnitState, Variant
 from app.errors import (
     BrokerUnavailableError,
     ConfigurationError,
@@ -28,6 +28,7 @@ from app.operations import Operations
 from app.operations_evaluations import build_evaluation, find_markets
 from app.processes import Children
 from app.runs.planning import Plan, Planner, Source, Stored
+from app.settings import BatchSettings
 from app.storage import ranges, runs
 from app.storage import strategies as catalogue
 from app.storage.costs import load_complete, load_samples
@@ -80,6 +81,7 @@ def plan(operations: Operations, spec: RunSpec) -> Plan:
         SpecificationError: it cannot be done; names each field, the limit, and how to raise it.
     """
     settings = operations.settings
+    spec = with_defaults(spec, settings.batch)
     evaluation = build_evaluation(settings.batch, spec, datetime.now(UTC))
     with operations.reading() as connection:
         symbols = ranges.list_symbols(connection, spec.timeframe)
@@ -102,6 +104,7 @@ def start(operations: Operations, spec: RunSpec) -> Started:
     """
     if not operations.settings.batch.enabled:
         raise ConfigurationError("batch runs are switched off: CANDLEFLEET_BATCH__ENABLED is false")
+    spec = with_defaults(spec, operations.settings.batch)
     known = _find(operations, spec)
     if known is not None:
         return Started(known, is_new=False)
@@ -115,6 +118,18 @@ def start(operations: Operations, spec: RunSpec) -> Started:
         return Started(known, is_new=False)
     _send_first(operations, run)
     return Started(run, is_new=True)
+
+
+def with_defaults(spec: RunSpec, batch: BatchSettings) -> RunSpec:
+    """Return a specification whose limits are those of the settings where it states none."""
+    limits = {
+        "timeout_ms": batch.timeout_ms,
+        "retries": batch.retries,
+        "concurrency": batch.max_concurrency,
+        "batch_size": batch.batch_size,
+    }
+    stated = spec.limits.model_dump(include=spec.limits.model_fields_set)
+    return spec.model_copy(update={"limits": RunLimits(**{**limits, **stated})})
 
 
 def estimate(operations: Operations, spec: RunSpec, planned: Plan) -> Estimate:

@@ -137,7 +137,7 @@ class WorkerSettings(Group):
     cached_strategies: Annotated[int, Field(ge=1)] = 2000
     """Most strategies (each revision counts) kept per slot, least recently used closed and dropped first. A built-in
     takes a few KB; lower it where strategies hold much."""
-    timeout_ms: Annotated[int, Field(ge=1)] = 5000
+    timeout_ms: Annotated[int, Field(ge=1, le=600_000)] = 5000
     """Soft limit of one job when its definition states none."""
     hard_grace_s: Annotated[float, Field(gt=0)] = 5.0
     """Seconds a message may run past the longest soft limit of its jobs before its slot is killed."""
@@ -224,9 +224,9 @@ class BatchSettings(Group, SelectionRules):
 
     enabled: bool = True
     """False: no run is started."""
-    max_concurrency: Annotated[int, Field(ge=1)] = 50
+    max_concurrency: Annotated[int, Field(ge=1, le=1000)] = 50
     """Most units of one run that are executed at a time."""
-    batch_size: Annotated[int, Field(ge=1)] = 100
+    batch_size: Annotated[int, Field(ge=1, le=10_000)] = 100
     """Most units that a slot claims at once."""
     timeout_ms: Annotated[int, Field(ge=1)] = 5000
     """Soft limit of one unit."""

@@ -9,11 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.domain.runs import Series, Unit
+from app.domain.runs import RunLimits, Series, Unit
 from app.domain.strategies import StrategyDefinition, Trading
 from app.errors import ConfigurationError
+from app.operations_runs import with_defaults
 from app.runs.planning import Plan, Planner, Source, Stored
 from app.runs.specification import parse_spec
+from app.settings import BatchSettings
 from app.strategies.registry import Registry
 
 SPEC = {"strategies": ["cross"], "timeframe": "1h", "from": "2024-01-01T00:00Z", "to": "2024-02-01T00:00Z"}
@@ -134,3 +136,10 @@ def test_only_a_variant_with_the_params_of_the_catalogue_has_its_revision() -> N
 @pytest.mark.parametrize("moment", ["2024-01-01", "2024-01-01T00:00", "2024-01-01T02:00+02:00", date(2024, 1, 1)])
 def test_moments_are_utc_where_no_zone_is_stated(moment: object) -> None:
     assert parse_spec({**SPEC, "from": moment}).from_time == datetime(2024, 1, 1, tzinfo=UTC)
+
+
+def test_limits_that_a_specification_leaves_out_are_those_of_the_settings() -> None:
+    batch = BatchSettings(timeout_ms=7, retries=1, max_concurrency=3, batch_size=9)
+    spec = with_defaults(parse_spec({**SPEC, "limits": {"retries": 4, "memory_mb": 64}}), batch)
+    assert spec.limits == RunLimits(timeout_ms=7, retries=4, concurrency=3, batch_size=9, memory_mb=64)
+    assert with_defaults(spec, BatchSettings()) == spec
