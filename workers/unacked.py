@@ -64,12 +64,18 @@ class Unacked(redis_transport.QoS):  # type: ignore[misc]  # kombu ships no type
             self.flush()
         super().restore_unacked_once(stderr)
 
+    def restore_unacked(self, client: Any = None) -> Any:
+        """Give back what is not acknowledged.
+
+        kombu would make a client for it, of a connection that it has taken apart by then: the error ends the node.
+        """
+        return super().restore_unacked(client or self._client)
+
     def flush(self) -> None:
         """Tell Redis what was fetched and what was acknowledged."""
         fetched, done = self._fetched, self._done
         if not fetched and not done:
             return
-        self._fetched, self._done = {}, []
         pipe = self._client.pipeline(transaction=False)
         if fetched:
             # the index first: what only the index knows is skipped when it is to be restored, the reverse would be lost
@@ -78,6 +84,7 @@ class Unacked(redis_transport.QoS):  # type: ignore[misc]  # kombu ships no type
         if done:
             pipe.hdel(self.unacked_key, *done).zrem(self.unacked_index_key, *done)
         pipe.execute()
+        self._fetched, self._done = {}, []  # only now: what could not be told is told at the end of the connection
 
     @cached_property
     def _client(self) -> Any:

@@ -305,7 +305,7 @@ def test_a_queue_whose_oldest_message_is_too_old_takes_no_more_until_it_is_taken
         reason = str(wait_until(lambda: shown(engine).get("reason"), "it says why it waits"))
         assert "low is late: its oldest message was dispatched 3,60" in reason
         assert looking.depths()["low"] == 1
-        assert len(take_all(queues, "low")) == 1
+        assert queues.take("low") is not None
         thread.join(30)
         assert not thread.is_alive()
     assert len(take_all(queues, "low")) == 7

@@ -130,3 +130,25 @@ def test_what_is_not_acknowledged_goes_back_at_the_end_and_what_is_does_not(read
     assert len(reader.waiting) == 2
     assert kept.properties["delivery_tag"] in "".join(reader.waiting)
     assert done.properties["delivery_tag"] not in "".join(reader.waiting)
+
+
+def test_a_connection_that_kombu_has_taken_apart_gives_back_all_the_same(reader: Reader, loop: Hub) -> None:
+    message = reader.fetch()
+    reader.channel._disconnect_pools()
+    reader.channel.connection.client = None
+    reader.channel.qos.restore_unacked_once()
+    assert message.delivery_tag in "".join(reader.waiting)
+    assert reader.noted == 0
+
+
+def test_what_could_not_be_told_is_told_at_the_end(reader: Reader, loop: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    qos, done = reader.channel.qos, reader.fetch()
+    done.ack()
+    with monkeypatch.context() as patch:
+        patch.setattr(type(qos._client), "pipeline", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            qos.flush()
+    assert reader.noted == 1
+    reader.channel.close()
+    assert reader.noted == 0
+    assert done.delivery_tag not in "".join(reader.waiting)
