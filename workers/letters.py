@@ -220,7 +220,7 @@ def build_transport(refuse: Refuse) -> type[Any]:
             passing: tuple[type[BaseException], ...] = (Empty, MemoryError, *_of_broker(self.connection_errors))
             self._forget()
             try:
-                return self._fetch(**options)
+                return super()._brpop_read(**options)
             except passing:
                 raise
             except Exception as error:
@@ -231,14 +231,12 @@ def build_transport(refuse: Refuse) -> type[Any]:
                 self._refuse(str(error) if known else f"not a message: {type(error).__name__}: {error}")
                 raise Empty from error
 
-        def _fetch(self, **options: Any) -> Any:
+        def close(self) -> None:
             try:
-                answer = super()._brpop_read(**options)
-                if self.active_queues and not self._closing and self.qos.can_consume():
-                    self._brpop_start()  # Redis looks for the next one meanwhile
-                return answer
+                super().close()
             finally:
-                self.qos.flush()
+                if self._qos is not None:
+                    self._qos.keep()
 
         def _forget(self) -> None:
             self._answer = None
@@ -253,5 +251,5 @@ def build_transport(refuse: Refuse) -> type[Any]:
                 # it is off its queue already, so the log is the last place for it
                 log.error("a refused message could not be kept", reason=str(away), message=text[:LOGGED])
 
-    Channel.Message, Channel.QoS = Message, Unacked
+    Channel.Message, Channel.QoS = Message, type("Unacked", (Unacked,), {"left": {}})
     return type("Transport", (redis_transport.Transport,), {"Channel": Channel})

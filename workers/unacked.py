@@ -1,11 +1,9 @@
-"""What a node has fetched and not yet acknowledged: kombu's book of it in Redis, kept out of the way of the work.
+"""What a node has fetched and not yet acknowledged: kombu's book of it in Redis, kept with half as many round trips.
 
 kombu builds a client and a transaction for each message it fetches and for each it acknowledges, and waits for both.
-Here a fetched message is handed to its slot first and noted then; an acknowledgement waits a moment for company, and
-travels with the next fetched message if there is one. A node that dies in the one moment takes a message along that
-Redis does not know any more, as it does when it dies before it has noted it: the ledger knows what is missing, and
-maintenance sends it again. One that dies in the other moment has a message delivered again that has landed, which
-changes nothing.
+Here an acknowledgement waits a moment for company, and travels with the next fetched message if there is one. A node
+that dies in that moment has a message delivered again that has landed, which changes nothing. A fetched message is
+noted before it is handed over; one that could not be, because Redis went away, is given back when it is there again.
 """
 
 from __future__ import annotations
@@ -13,12 +11,12 @@ from __future__ import annotations
 from contextlib import suppress
 from functools import cached_property
 from time import time
-from typing import Any
+from typing import Any, ClassVar
 
 from kombu.asynchronous.hub import get_event_loop
 from kombu.transport import redis as redis_transport
 from kombu.transport import virtual
-from kombu.utils.json import dumps
+from kombu.utils.json import dumps, loads
 
 from app.errors import MessageError
 
@@ -27,7 +25,11 @@ WAITS_S = 0.005
 
 
 class Unacked(redis_transport.QoS):  # type: ignore[misc]  # kombu ships no types
-    """Messages that are fetched and not acknowledged."""
+    """Messages that are fetched and not acknowledged, of one connection."""
+
+    #: Messages that were fetched and could not be noted, because Redis went away, by tag: the next connection gives
+    #: them back. Each node has its own.
+    left: ClassVar[dict[str, str]] = {}
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -35,7 +37,7 @@ class Unacked(redis_transport.QoS):  # type: ignore[misc]  # kombu ships no type
         self._done: list[str] = []
 
     def append(self, message: Any, delivery_tag: str) -> None:
-        """Take a message that was fetched; it is noted in Redis with the next `flush`.
+        """Note a message that was fetched, and tell of those that were acknowledged.
 
         Raises:
             MessageError: Redis could not note it under this tag.
@@ -44,6 +46,7 @@ class Unacked(redis_transport.QoS):  # type: ignore[misc]  # kombu ships no type
             raise MessageError(f"expected a delivery tag, found {delivery_tag!r:.200}")
         delivery = message.delivery_info
         self._fetched[delivery_tag] = dumps([message._raw, delivery["exchange"], delivery["routing_key"]])
+        self.flush()
         virtual.QoS.append(self, message, delivery_tag)
 
     def ack(self, delivery_tag: str) -> None:
@@ -53,16 +56,29 @@ class Unacked(redis_transport.QoS):  # type: ignore[misc]  # kombu ships no type
         if len(self._done) == 1:
             self._flush_soon()
 
-    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
-        """Give a message back to its queue, or drop it."""
-        self.flush()  # it is given back as Redis knows it
-        super().reject(delivery_tag, requeue=requeue)
-
     def restore_unacked_once(self, stderr: Any = None) -> None:
         """Give back what is not acknowledged, at the end of the connection."""
         with suppress(*self.channel.connection_errors):  # it is delivered again then, and changes nothing
             self.flush()
+        self.keep()
         super().restore_unacked_once(stderr)
+
+    def restore_visible(self, *arguments: Any, **options: Any) -> None:
+        """Give back what others, or an earlier connection, have left."""
+        if self.left:
+            pipe = self._client.pipeline()
+            for raw in self.left.values():
+                self.channel._do_restore_message(*loads(raw), pipe)
+            pipe.execute()
+            self.left.clear()
+        super().restore_visible(*arguments, **options)
+
+    def keep(self) -> None:
+        """Keep for the next connection what Redis could not be told of. Idempotent."""
+        self.left.update(self._fetched)
+        for tag in self._fetched:
+            self._delivered.pop(tag, None)
+        self._fetched = {}
 
     def restore_unacked(self, client: Any = None) -> Any:
         """Give back what is not acknowledged.

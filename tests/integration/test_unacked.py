@@ -21,15 +21,15 @@ from workers.unacked import Unacked
 class Reader:
     """Fetches from one queue as a node does, and keeps what it was given."""
 
-    def __init__(self, app: Celery, settings: Settings) -> None:
+    def __init__(self, app: Celery, settings: Settings, transport: type[Any] | None = None) -> None:
         self._redis, self._prefix = redis.from_url(settings.broker_dsn), settings.broker.key_prefix
         self.refused: list[str] = []
         self.got: list[Any] = []
         self.noted_when_handed_over: list[int] = []
         self.at_once: Callable[[Any], None] = lambda _: None
-        transport = build_transport(lambda reason, _text: self.refused.append(reason))
+        self.transport = transport or build_transport(lambda reason, _text: self.refused.append(reason))
         self.connection: Connection = app.connection_for_read()
-        self.connection.get_transport_cls = lambda: transport
+        self.connection.get_transport_cls = lambda: self.transport
         self.channel = self.connection.default_channel
         consumer = self.connection.Consumer([app.amqp.queues["normal"]], on_message=self._take)
         consumer.qos(prefetch_count=10)
@@ -89,9 +89,9 @@ def test_a_node_keeps_its_book_like_this(reader: Reader) -> None:
     assert isinstance(reader.channel.qos, Unacked)
 
 
-def test_a_fetched_message_is_handed_over_first_and_noted_then(reader: Reader) -> None:
+def test_a_fetched_message_is_noted_before_it_is_handed_over(reader: Reader) -> None:
     reader.fetch()
-    assert (reader.noted_when_handed_over, reader.noted) == ([0], 1)
+    assert (reader.noted_when_handed_over, reader.noted) == ([1], 1)
 
 
 def test_without_an_event_loop_an_acknowledgement_is_told_at_once(reader: Reader) -> None:
@@ -152,3 +152,22 @@ def test_what_could_not_be_told_is_told_at_the_end(reader: Reader, loop: Hub, mo
     reader.channel.close()
     assert reader.noted == 0
     assert done.delivery_tag not in "".join(reader.waiting)
+
+
+def test_a_message_that_redis_went_away_from_is_given_back_by_the_next_connection(
+    app: Celery, settings: Settings, reader: Reader, loop: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lose() -> None:
+        raise redis.ConnectionError("gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(reader.channel.qos, "flush", lose)
+        with pytest.raises(redis.ConnectionError):
+            reader.fetch()
+        reader.channel.close()
+    assert (reader.noted, len(reader.waiting)) == (0, 2)
+    again = Reader(app, settings, reader.transport)
+    for _ in range(2):
+        again.channel.qos.restore_visible()
+        assert len(reader.waiting) == 3
+    again.connection.release()
