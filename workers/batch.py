@@ -38,12 +38,12 @@ from app.storage.units import (
     take_ticket,
 )
 from workers.evaluation import Evaluating
-from workers.running import ERROR_TEXT_LIMIT
+from workers.running import ERROR_TEXT_LIMIT, error_text
 from workers.runtime.limits import clock
 from workers.runtime.memory import MemoryLimit, resident_kib
 from workers.runtime.spans import SpanCache, VariantCache
 from workers.runtime.surroundings import kept
-from workers.stints import STINT_S, Lookout, StoppedError, Within, error_text
+from workers.stints import STINT_S, Lookout, StoppedError, Within
 
 log = structlog.get_logger()
 

@@ -29,12 +29,13 @@ from app.strategies.bars import Bars
 from app.strategies.evaluation import evaluate
 from app.strategies.indicators import IndicatorCache
 from app.strategies.sdk import Strategy
+from workers.running import error_text
 from workers.runtime.limits import clock
 from workers.runtime.memory import MemoryLimit, resident_kib
 from workers.runtime.spans import VariantCache
 from workers.runtime.surroundings import Surroundings, kept
 from workers.runtime.windows import to_ms
-from workers.stints import STINT_S, Lookout, StoppedError, Within, error_text
+from workers.stints import STINT_S, Lookout, StoppedError, Within
 
 #: Slices claimed by a stint that does not know yet how long they take.
 FIRST_CLAIM = 1
@@ -106,7 +107,7 @@ class Evaluating:
         tries = self._run.limits.retries + 1
         unit = adopted.slice.first_market * self._run.variants + adopted.slice.variants[0]
         failure = UnitFailure(unit, tries, "SlotDiedError", f"its slot died {tries} times while it ran alone")
-        answers = np.array([build_empty_cell(UnitStatus.FAILED)], ANSWER)
+        answers = np.array([FAILED], ANSWER)
         return SliceEnd(adopted.slice, tries, [answers], [failure], 0.0, 0.0)
 
     def _evaluate_all(self, claimed: Sequence[ClaimedSlice]) -> None:

@@ -212,7 +212,7 @@ def _outcome(chunk: Chunk, key: JobKey, ran: Ran) -> Outcome:
         ran.status,
         ran.signal,
         _class_name(ran.error),
-        _text(ran.error),
+        None if ran.error is None else error_text(ran.error),
         chunk.attempt,
         ran.queued_ms,
         ran.processing_ms,
@@ -225,7 +225,7 @@ def _attempt(chunk: Chunk, key: JobKey, ran: Ran) -> Attempt:
         attempt=chunk.attempt,
         status=ran.status,
         error_class=_class_name(ran.error) or "",
-        error=_text(ran.error) or "",
+        error="" if ran.error is None else error_text(ran.error),
         processing_ms=ran.processing_ms,
         queued_ms=ran.queued_ms,
     )
@@ -235,10 +235,9 @@ def _class_name(error: BaseException | None) -> str | None:
     return None if error is None else type(error).__name__
 
 
-def _text(error: BaseException | None) -> str | None:
+def error_text(error: BaseException) -> str:
+    """Return the message of an error of user code, as Postgres takes it."""
     # Postgres text holds no NUL and no half characters; a strategy's message may, and may raise while it is built
-    if error is None:
-        return None
     try:
         return str(error).replace("\x00", "�").encode(errors="replace").decode()[:ERROR_TEXT_LIMIT]
     except Exception as broken:

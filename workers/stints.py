@@ -10,7 +10,6 @@ from psycopg import Connection as DriverConnection
 
 from app.domain.runs import RunState
 from app.storage.units import load_state
-from workers.running import ERROR_TEXT_LIMIT
 
 T = TypeVar("T")
 
@@ -58,11 +57,3 @@ class Lookout:
         self._looked_at = now
         if self._within(lambda driver: load_state(driver, self._run_id)) is not RunState.RUNNING:
             raise StoppedError
-
-
-def error_text(error: BaseException) -> str:
-    """Return the message of an error of user code, as Postgres takes it."""
-    try:
-        return str(error).replace("\x00", "\ufffd").encode(errors="replace").decode()[:ERROR_TEXT_LIMIT]
-    except Exception as broken:
-        return f"(its message cannot be shown: {type(broken).__name__})"
