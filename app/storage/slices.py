@@ -16,6 +16,7 @@ from psycopg import Connection as DriverConnection
 from app.domain.runs import Slice, SliceState
 from app.runs.answers import ANSWER, Answers
 from app.storage.arrays import FLOAT8, INT2, INT8, Kind
+from app.storage.claiming import adopt_statement, release_statement
 from app.storage.copying import array, build_rows, copy_rows, ints
 
 # a quarter of what is free at most: the last slots of a run end at about the same time
@@ -33,26 +34,8 @@ _CLAIM = """
     RETURNING s.number, s.first_market, s.symbols, s.variants, s.attempts
 """
 
-# with its attempt counted before it starts: it may be what killed the slot that had it
-_ADOPT = """
-    UPDATE slices s SET claim = %(claim)s, ticket = %(ticket)s, started_at = clock_timestamp(), worker = %(worker)s,
-                        attempts = s.attempts + 1
-    FROM (SELECT run_id, number FROM slices
-          WHERE run_id = %(run)s AND state = 'pending' AND claim <> %(claim)s
-            AND (ticket = %(ticket)s
-                 OR ticket NOT IN (SELECT objid::int FROM pg_locks
-                                   WHERE locktype = 'advisory' AND objsubid = 2 AND granted
-                                     AND classid = CAST(%(run)s AS oid)
-                                     AND database = (SELECT oid FROM pg_database WHERE datname = current_database())))
-          ORDER BY number LIMIT 1 FOR UPDATE SKIP LOCKED) AS left_over
-    WHERE s.run_id = left_over.run_id AND s.number = left_over.number
-      AND EXISTS (SELECT FROM runs WHERE id = %(run)s AND state = 'running')
-    RETURNING s.number, s.first_market, s.symbols, s.variants, s.attempts
-"""
-
-_RELEASE = (
-    "UPDATE slices SET claim = NULL, ticket = NULL WHERE run_id = %(run)s AND state = 'pending' AND claim = %(claim)s"
-)
+_ADOPT = adopt_statement("slices", "w.number, w.first_market, w.symbols, w.variants, w.attempts")
+_RELEASE = release_statement("slices")
 
 _RECORD = """
     UPDATE slices s SET state = %(state)s, attempts = done.attempts, claim = NULL, ticket = NULL,

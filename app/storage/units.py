@@ -23,6 +23,7 @@ from app.domain.runs import Method, RunKind, RunLimits, RunState, Unit, UnitStat
 from app.runs.report.sampling import sample
 from app.runs.shapes import Curve, IntArray, Trade
 from app.storage.arrays import FLOAT8, INT2, INT8
+from app.storage.claiming import adopt_statement, release_statement
 from app.storage.copying import array, build_rows, copy_rows, floats, ints, moments, word
 from app.storage.run_closing import close_run
 from app.storage.slices import release_slices
@@ -43,27 +44,8 @@ _CLAIM = """
     RETURNING u.number, u.variant, u.symbol, u.candles, u.attempts
 """
 
-# alone, and with its attempt counted before it starts: it may be what killed the slot that had it. A lock of two
-# numbers has `objsubid` 2
-_ADOPT = """
-    UPDATE units u SET claim = %(claim)s, ticket = %(ticket)s, started_at = clock_timestamp(), worker = %(worker)s,
-                       attempts = u.attempts + 1
-    FROM (SELECT run_id, number FROM units
-          WHERE run_id = %(run)s AND state = 'pending' AND claim <> %(claim)s
-            AND (ticket = %(ticket)s
-                 OR ticket NOT IN (SELECT objid::int FROM pg_locks
-                                   WHERE locktype = 'advisory' AND objsubid = 2 AND granted
-                                     AND classid = CAST(%(run)s AS oid)
-                                     AND database = (SELECT oid FROM pg_database WHERE datname = current_database())))
-          ORDER BY number LIMIT 1 FOR UPDATE SKIP LOCKED) AS left_over
-    WHERE u.run_id = left_over.run_id AND u.number = left_over.number
-      AND EXISTS (SELECT FROM runs WHERE id = %(run)s AND state = 'running')
-    RETURNING u.number, u.variant, u.symbol, u.candles, u.attempts
-"""
-
-_RELEASE = (
-    "UPDATE units SET claim = NULL, ticket = NULL WHERE run_id = %(run)s AND state = 'pending' AND claim = %(claim)s"
-)
+_ADOPT = adopt_statement("units", "w.number, w.variant, w.symbol, w.candles, w.attempts")
+_RELEASE = release_statement("units")
 
 _RECORD = """
     UPDATE units SET state = %(state)s, attempts = %(attempt)s, claim = NULL, ticket = NULL,
