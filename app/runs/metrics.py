@@ -6,7 +6,6 @@ Every formula, its unit and its source stand in docs/metrics.md; the tests hold 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from datetime import timedelta
 from typing import NamedTuple
 
@@ -14,7 +13,7 @@ import numpy as np
 
 from app.domain.base import Value
 from app.domain.candles import Timeframe
-from app.runs.shapes import Curve, FloatArray, Trade
+from app.runs.shapes import Curve, FloatArray, Trades
 
 #: A year, ms: the mean one of the Gregorian calendar to four digits, leap years included.
 YEAR_MS = 365.25 * 86_400_000
@@ -72,7 +71,7 @@ class Metrics(Value):
 
 
 def compute(
-    curve: Curve, trades: Sequence[Trade], timeframe: Timeframe, hours_per_year: float | None = None
+    curve: Curve, trades: Trades, timeframe: Timeframe, hours_per_year: float | None = None
 ) -> Metrics:
     """Compute the metrics of one unit.
 
@@ -93,7 +92,7 @@ def compute(
     per_year = _periods_per_year(len(curve.close), elapsed_ms, timeframe, hours_per_year)
     fall = find_deepest_fall(equity, find_drawdowns(equity))
     total, market = float(equity[-1] / equity[0] - 1), float(curve.close[-1] / curve.close[0] - 1)
-    fees, traded = math.fsum(trade.fees for trade in trades), math.fsum(map(_traded, trades))
+    traded = math.fsum((trades.quantity * (trades.entry_price + trades.exit_price)).tolist())
     returns = _returns(equity)
     moments = _moments(returns)
     return Metrics(
@@ -107,12 +106,12 @@ def compute(
         sortino=_annual(moments.sortino, per_year),
         max_drawdown_percent=100 * fall.depth,
         max_drawdown_s=float(curve.times_ms[fall.end] - curve.times_ms[fall.peak]) / 1000,
-        win_rate_percent=100 * sum(trade.profit > 0 for trade in trades) / len(trades) if trades else None,
-        profit_factor=_profit_factor(trades),
+        win_rate_percent=100 * int(np.count_nonzero(trades.profit > 0)) / len(trades) if len(trades) else None,
+        profit_factor=_profit_factor(trades.profit),
         exposure_percent=100 * float(np.mean(np.abs(curve.exposure))),
         in_market_percent=100 * float(np.mean(curve.exposure != 0)),
         trades=len(trades),
-        fees=fees,
+        fees=math.fsum(trades.fees.tolist()),
         turnover=traded / float(np.mean(equity)),
         buy_and_hold_percent=100 * market,
         excess_percent=100 * (total - market),
@@ -232,13 +231,9 @@ def _annual(value: float | None, per_year: float | None, factor: float = 1.0) ->
     return value * math.sqrt(per_year) * factor
 
 
-def _profit_factor(trades: Sequence[Trade]) -> float | None:
-    lost = -math.fsum(trade.profit for trade in trades if trade.profit < 0)
-    return math.fsum(trade.profit for trade in trades if trade.profit > 0) / lost if lost else None
-
-
-def _traded(trade: Trade) -> float:
-    return trade.quantity * (trade.entry_price + trade.exit_price)
+def _profit_factor(profits: FloatArray) -> float | None:
+    lost = -math.fsum(profits[profits < 0].tolist())
+    return math.fsum(profits[profits > 0].tolist()) / lost if lost else None
 
 
 def _check(curve: Curve) -> None:

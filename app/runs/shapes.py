@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from app.domain.positions import Reason
+
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
+CodeArray = npt.NDArray[np.int8]
+
+#: Why positions end; a column of reasons holds places in it. Stored with every trade: only ever add at the end.
+REASONS = (Reason.SIGNAL, Reason.STOP, Reason.TARGET, Reason.TRAILING)
 
 
 class Trade(NamedTuple):
@@ -31,6 +39,39 @@ class Trade(NamedTuple):
     """After fees, quote currency."""
     reason: str
     """Why it ended: signal, stop, target, trailing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trades:
+    """Trades as columns, oldest first, each (n,), with the meanings of `Trade`: a unit may have thousands."""
+
+    opened_ms: IntArray
+    closed_ms: IntArray
+    side: CodeArray
+    quantity: FloatArray
+    entry_price: FloatArray
+    exit_price: FloatArray
+    fees: FloatArray
+    profit: FloatArray
+    reason: CodeArray
+    """Places in `REASONS`."""
+
+    @classmethod
+    def build(cls, rows: Iterable[Trade]) -> Trades:
+        """Build the columns of some trades."""
+        columns = list(zip(*rows, strict=True)) or [()] * len(Trade._fields)
+        *numbers, reasons = (list(column) for column in columns)
+        kinds = (np.int64, np.int64, np.int8, *[np.float64] * 5)
+        codes = [REASONS.index(Reason(reason)) for reason in reasons]
+        arrays = (np.array(column, kind) for column, kind in zip(numbers, kinds, strict=True))
+        return cls(*arrays, np.array(codes, np.int8))
+
+    def __len__(self) -> int:
+        return len(self.opened_ms)
+
+    def __iter__(self) -> Iterator[Trade]:
+        *numbers, codes = (getattr(self, field.name).tolist() for field in fields(self))
+        return map(Trade, *numbers, (REASONS[code].value for code in codes))
 
 
 class Curve(NamedTuple):

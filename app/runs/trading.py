@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -13,15 +12,15 @@ from app.domain.advancing import Bars as PriceBars
 from app.domain.advancing import Cells, advance
 from app.domain.positions import Event, EventKind, Reason, State
 from app.domain.strategies import Trading
-from app.runs.holding import Held, hold
-from app.runs.shapes import Curve, Trade
+from app.runs.holding import Holdings, hold
+from app.runs.shapes import Curve, FloatArray, IntArray, Trade, Trades
 from app.runs.spans import Span
 
 
 class Traded(NamedTuple):
     """What a unit's signals came to."""
 
-    trades: Sequence[Trade]
+    trades: Trades
     curve: Curve
 
 
@@ -35,29 +34,28 @@ def trade(span: Span, cells: Cells, rules: Trading) -> Traded:
     """
     bars, part = span.bars, slice(span.first, None)
     prices = PriceBars(bars.open_time[part], bars.open[part], bars.high[part], bars.low[part], bars.close[part])
-    duration_ms = round(bars.timeframe.duration.total_seconds() * 1000)
     if rules.size_by_strength:
         events = advance(State(), prices, cells, rules).events
-        trades, steps = build_trades(events), _steps_of_events(prices, events)
+        trades, steps = Trades.build(build_trades(events)), steps_of_events(prices, events)
     else:
-        held = list(hold(prices, cells, rules))
-        opened_ms = prices.opened_ms.tolist()
-        trades, steps = [_trade_of(each, opened_ms) for each in held if each.end is not None], _steps_of_held(held)
+        holdings = hold(prices, cells, rules)
+        trades, steps = _trades_of(holdings, prices), _steps_of(holdings, len(prices.open))
+    duration_ms = round(bars.timeframe.duration.total_seconds() * 1000)
     return Traded(trades, build_curve(prices, steps, rules.capital, duration_ms))
 
 
-class Step(NamedTuple):
-    """What holds after a candle and until the next step."""
+class Steps(NamedTuple):
+    """How what is held changes, in the order of time, each column (k,); of several at one candle the last counts."""
 
-    place: int
-    """Of the candle."""
-    held: float
+    place: IntArray
+    """Of the candle after which it holds, until the next step."""
+    held: FloatArray
     """Quantity, below 0 short."""
-    realised: float
+    realised: FloatArray
     """Profit after fees, quote currency."""
-    entry_fee: float
+    entry_fee: FloatArray
     """Of what is held."""
-    entry_price: float
+    entry_price: FloatArray
 
 
 @dataclass(slots=True)
@@ -118,32 +116,37 @@ def build_trades(events: Sequence[Event]) -> list[Trade]:
     return trades
 
 
-def build_curve(prices: PriceBars, steps: Sequence[Step], capital: float, duration_ms: int) -> Curve:
+def build_curve(prices: PriceBars, steps: Steps, capital: float, duration_ms: int) -> Curve:
     """Build the curve: what was realised after fees, and what is held marked at each close.
 
     The fee of an entry counts from the entry on, that of an exit when it is paid.
 
     Args:
         prices: candles of the range.
-        steps: of the position over these, in order; of several at one candle the last counts.
+        steps: of the position over these.
         capital: quote currency.
         duration_ms: of a candle.
     """
-    nothing = Step(0, 0.0, 0.0, 0.0, 0.0)
-    rows = np.fromiter(chain(nothing, *steps), np.float64).reshape(-1, len(nothing))
-    edges = np.array([0, *rows[1:, 0], len(prices.opened_ms)], np.int64)
-    lengths = edges[1:] - edges[:-1]
-    _, held, realised, entry_fee, entry_price = np.repeat(rows, lengths, axis=0).T
+    edges = np.concatenate(([0], steps.place, [len(prices.opened_ms)]))
+    held, realised, entry_fee, entry_price = (
+        np.repeat(np.append(0.0, column), np.diff(edges)) for column in steps[1:]
+    )
     equity = capital + realised - entry_fee + held * (prices.close - entry_price)
     with np.errstate(divide="ignore", invalid="ignore"):
         exposure = np.where(held == 0, 0.0, held * prices.close / equity)
     return Curve(prices.opened_ms + duration_ms, equity, exposure, prices.close)
 
 
-def _steps_of_events(prices: PriceBars, events: Sequence[Event]) -> list[Step]:
-    places = np.searchsorted(prices.opened_ms, [event.opened_ms for event in events]).tolist()
-    realised, steps, holding = 0.0, list[Step](), None
-    for place, event in zip(places, events, strict=True):
+def steps_of_events(prices: PriceBars, events: Sequence[Event]) -> Steps:
+    """Return a step for each event.
+
+    Args:
+        prices: candles of the range.
+        events: of the position over these, in order.
+    """
+    places = np.searchsorted(prices.opened_ms, [event.opened_ms for event in events])
+    realised, rows, holding = 0.0, list[tuple[float, ...]](), None
+    for event in events:
         if event.kind is EventKind.OPENED:
             holding = _Holding.open(event)
         elif event.kind is EventKind.CLOSED:
@@ -151,36 +154,36 @@ def _steps_of_events(prices: PriceBars, events: Sequence[Event]) -> list[Step]:
         elif holding is not None and event.reason is Reason.STRENGTH:
             holding.reduce(event)
             realised += event.profit
-        steps.append(_step(place, holding, realised))
-    return steps
+        rows.append(_state(holding, realised))
+    return Steps(places, *np.array(rows, np.float64).reshape(-1, 4).T)
 
 
-def _step(place: int, holding: _Holding | None, realised: float) -> Step:
+def _state(holding: _Holding | None, realised: float) -> tuple[float, ...]:
     if holding is None:
-        return Step(place, 0.0, realised, 0.0, 0.0)
+        return 0.0, realised, 0.0, 0.0
     opened = holding.opened
-    return Step(place, holding.quantity * opened.side, realised, holding.entry_fee, opened.price)
+    return holding.quantity * opened.side, realised, holding.entry_fee, opened.price
 
 
-def _steps_of_held(held: Sequence[Held]) -> list[Step]:
-    realised, steps = 0.0, list[Step]()
-    for each in held:
-        steps.append(Step(each.begin, each.quantity * each.side, realised, each.entry_fee, each.entry_price))
-        if each.end is not None:
-            realised += each.profit
-            steps.append(Step(each.end, 0.0, realised, 0.0, 0.0))
-    return steps
-
-
-def _trade_of(held: Held, opened_ms: Sequence[int]) -> Trade:
-    return Trade(
-        opened_ms[held.begin],
-        opened_ms[held.end or 0],
-        held.side,
-        held.quantity,
-        held.entry_price,
-        held.exit_price,
-        held.entry_fee + held.exit_fee,
-        held.profit,
-        held.reason.value,
+def _steps_of(holdings: Holdings, count: int) -> Steps:
+    """Return two steps for each position, its entry and its end; of one that stays, the end is after the last candle."""
+    realised = np.cumsum(np.where(holdings.end < count, holdings.profit, 0.0))
+    before = np.concatenate(([0.0], realised[:-1])) if len(realised) else realised
+    nothing = np.zeros(len(realised))
+    pairs = (
+        (holdings.begin, holdings.end),
+        (holdings.quantity * holdings.side, nothing),
+        (before, realised),
+        (holdings.entry_fee, nothing),
+        (holdings.entry_price, nothing),
     )
+    return Steps(*(np.column_stack(pair).ravel() for pair in pairs))
+
+
+def _trades_of(holdings: Holdings, prices: PriceBars) -> Trades:
+    closed = holdings.end < len(prices.open)
+    begin, end, side, quantity, entry_price, entry_fee, exit_price, exit_fee, profit, reason = (
+        column[closed] for column in holdings
+    )
+    opened_ms, fees = prices.opened_ms, entry_fee + exit_fee
+    return Trades(opened_ms[begin], opened_ms[end], side, quantity, entry_price, exit_price, fees, profit, reason)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from sqlalchemy import (
+    DDL,
     REAL,
     BigInteger,
     Boolean,
@@ -26,6 +27,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    event,
     func,
     text,
 )
@@ -40,6 +42,7 @@ from app.domain.orders import ActionState
 from app.domain.positions import EventKind, IntentKind, Reason
 from app.domain.runs import RunKind, RunState, SliceState, UnitState
 from app.domain.strategies import Priority, StrategyStatus
+from app.runs.shapes import REASONS
 
 metadata = MetaData(
     naming_convention={
@@ -508,24 +511,38 @@ units = Table(
 )
 Index("ix_units_pending", units.c.run_id, units.c.number, postgresql_where=text(f"state = '{UnitState.PENDING}'"))
 
-#: Closed trades of units, in order.
-unit_trades = Table(
-    "unit_trades",
+#: Closed trades of each unit, in order, as columns: thousands of rows would take longer to store than to compute. The
+#: reason is a place in `app.runs.shapes.REASONS`.
+unit_trade_columns = Table(
+    "unit_trade_columns",
     metadata,
     _required("run_id", Integer()),
     _required("unit", Integer()),
-    _required("number", Integer()),
-    _moment("opened_at"),
-    _moment("closed_at"),
-    _required("side", SmallInteger()),
-    _required("quantity", Double()),
-    _required("entry_price", Double()),
-    _required("exit_price", Double()),
-    _required("fees", Double()),
-    _required("profit", Double()),
-    _required("reason", Text()),
-    PrimaryKeyConstraint("run_id", "unit", "number"),
+    _required("opened_ms", ARRAY(BigInteger)),
+    _required("closed_ms", ARRAY(BigInteger)),
+    _required("side", ARRAY(SmallInteger)),
+    _required("quantity", ARRAY(Double)),
+    _required("entry_price", ARRAY(Double)),
+    _required("exit_price", ARRAY(Double)),
+    _required("fees", ARRAY(Double)),
+    _required("profit", ARRAY(Double)),
+    _required("reason", ARRAY(SmallInteger)),
+    PrimaryKeyConstraint("run_id", "unit"),
 )
+
+#: The same for whoever asks in SQL: a row a trade, numbered from 0 in each unit.
+UNIT_TRADES = f"""
+    CREATE VIEW unit_trades AS
+    SELECT c.run_id, c.unit, (t.place - 1)::int AS number, to_timestamp(t.opened_ms / 1000.0) AS opened_at,
+           to_timestamp(t.closed_ms / 1000.0) AS closed_at, t.side, t.quantity, t.entry_price, t.exit_price, t.fees,
+           t.profit, ('{{{",".join(REASONS)}}}'::text[])[t.reason + 1] AS reason
+    FROM unit_trade_columns c
+    CROSS JOIN LATERAL unnest(c.opened_ms, c.closed_ms, c.side, c.quantity, c.entry_price, c.exit_price, c.fees,
+                              c.profit, c.reason) WITH ORDINALITY
+        AS t(opened_ms, closed_ms, side, quantity, entry_price, exit_price, fees, profit, reason, place)
+"""
+event.listen(metadata, "after_create", DDL(UNIT_TRADES.replace("%", "%%")))
+event.listen(metadata, "before_drop", DDL("DROP VIEW IF EXISTS unit_trades"))
 
 #: What each unit's strategy said, where its action changed: open times in epoch ms and what holds from there on.
 unit_signals = Table(

@@ -9,7 +9,7 @@ unit counts once whoever else was at it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -21,10 +21,10 @@ from psycopg.types.json import Jsonb
 from app.domain.candles import Timeframe
 from app.domain.runs import Method, RunKind, RunLimits, RunState, Unit, UnitState, Variant
 from app.runs.report.sampling import sample
-from app.runs.shapes import Curve, IntArray, Trade
+from app.runs.shapes import Curve, IntArray, Trades
 from app.storage.arrays import FLOAT8, INT2, INT8
 from app.storage.claiming import adopt_statement, release_statement
-from app.storage.copying import array, build_rows, copy_rows, floats, ints, moments, word
+from app.storage.copying import array, build_rows, copy_rows, ints
 from app.storage.run_closing import close_run
 from app.storage.slices import release_slices
 
@@ -110,7 +110,7 @@ class Results(NamedTuple):
     """What a unit that succeeded leaves behind."""
 
     metrics: dict[str, Any]
-    trades: Sequence[Trade]
+    trades: Trades
     curve: Curve
     opened_ms: IntArray
     """Open times of the candles at which the action changed, the first of the range included, epoch ms."""
@@ -206,7 +206,7 @@ def record(driver: DriverConnection[Any], stint: Stint, ends: Sequence[UnitEnd])
         counted = [end for end in ends if end.number in recorded and end.results is not None]
         for table, columns, build in _TABLES:
             rows = [build(stint.run, end.number, end.results) for end in counted if end.results is not None]
-            if any(rows):
+            if rows:
                 copy_rows(driver, table, ("run_id", "unit", *columns), rows)
     return len(recorded)
 
@@ -227,25 +227,9 @@ def _values(end: UnitEnd) -> dict[str, Any]:
 
 
 def _build_trades(run: int, unit: int, results: Results) -> bytes:
-    trades = results.trades
-    by_reason: dict[str, list[int]] = {}
-    for place, trade in enumerate(trades):
-        by_reason.setdefault(trade.reason, []).append(place)  # rows of one width each
-    return b"".join(_trade_rows(run, unit, trades, reason, places) for reason, places in by_reason.items())
-
-
-def _trade_rows(run: int, unit: int, trades: Sequence[Trade], reason: str, places: Sequence[int]) -> bytes:
-    columns = tuple(zip(*(trades[place] for place in places), strict=True))
-    opened, closed, side, *numbers, _ = columns
-    return build_rows(
-        len(places),
-        (
-            *(ints(run), ints(unit), ints(places)),
-            *(moments(np.array(opened)), moments(np.array(closed)), ints(side, 2)),
-            *map(floats, numbers),
-            word(reason),
-        ),
-    )
+    kinds = (INT8, INT8, INT2, FLOAT8, FLOAT8, FLOAT8, FLOAT8, FLOAT8, INT2)
+    columns = [getattr(results.trades, name) for name in _TRADE_COLUMNS]
+    return _array_row(run, unit, zip(kinds, columns, strict=True))
 
 
 def _build_signals(run: int, unit: int, results: Results) -> bytes:
@@ -265,9 +249,9 @@ def _array_row(run: int, unit: int, arrays: Any) -> bytes:
     return build_rows(1, (ints(run), ints(unit), *columns))
 
 
-_TRADE_COLUMNS = "number opened_at closed_at side quantity entry_price exit_price fees profit reason"
+_TRADE_COLUMNS = tuple(field.name for field in fields(Trades))
 _TABLES = (
-    ("unit_trades", tuple(_TRADE_COLUMNS.split()), _build_trades),
+    ("unit_trade_columns", _TRADE_COLUMNS, _build_trades),
     ("unit_signals", ("opened_ms", "action", "strength"), _build_signals),
     ("unit_equity", ("closed_ms", "equity", "drawdown_percent", "close"), _build_curve),
 )

@@ -120,7 +120,7 @@ class Stage:
         if keys:
             self.redis.delete(*keys)
         tables = "candles, series, strategies, strategy_revisions, dispatches, outcomes, attempts, decisions, breakers"
-        tables += ", runs, variants, units, unit_trades, unit_signals, unit_equity"
+        tables += ", runs, variants, units, unit_trade_columns, unit_signals, unit_equity"
         others = "positions, position_events, actions, dead_letters, nodes, producers, verifications"
         with self.operations.changing() as connection:
             connection.execute(text(f"TRUNCATE {tables}, {others} RESTART IDENTITY CASCADE"))

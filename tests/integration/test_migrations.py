@@ -40,6 +40,7 @@ CATALOG = {
     """,
     "indexes": "SELECT tablename, indexname, indexdef FROM pg_indexes WHERE schemaname = 'public'",
     "sequences": "SELECT sequencename, data_type::text, start_value, increment_by, cycle, cache_size FROM pg_sequences",
+    "views": "SELECT viewname, definition FROM pg_views WHERE schemaname = 'public'",
     "functions": "SELECT proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace",
     "triggers": "SELECT tgname FROM pg_trigger WHERE NOT tgisinternal",
 }
@@ -92,6 +93,7 @@ def test_catalog_comparison_sees_what_it_should(engine: Engine, empty: Engine) -
         ("ALTER TABLE decisions DROP CONSTRAINT ck_decisions_closed_by", "constraints"),
         ("DROP INDEX ix_dispatches_unfinished", "indexes"),
         ("ALTER TABLE dispatches RESET (fillfactor)", "tables"),
+        ("CREATE OR REPLACE VIEW unit_trades AS SELECT * FROM unit_trades WHERE run_id > 0", "views"),
     ):
         with empty.begin() as connection:
             connection.execute(text(statement))

@@ -133,7 +133,7 @@ def test_a_run_is_worked_on_to_its_end_and_leaves_what_the_engine_says(operation
         "SELECT (extract(epoch FROM opened_at) * 1000)::bigint, (extract(epoch FROM closed_at) * 1000)::bigint, side, "
         f"quantity, entry_price, exit_price, fees, profit, reason FROM unit_trades WHERE {place} ORDER BY number",
     )
-    assert [Trade(*row) for row in told] == made.trades != []
+    assert [Trade(*row) for row in told] == list(made.trades) != []
     ((opened_ms, action, strength),) = rows(
         operations.engine, f"SELECT opened_ms, action, strength FROM unit_signals WHERE {place}"
     )

@@ -20,7 +20,7 @@ from app.runs.report.document import (
     build_document,
 )
 from app.runs.report.sampling import sample
-from app.runs.shapes import Curve, FloatArray, Trade
+from app.runs.shapes import Curve, FloatArray, Trade, Trades
 from app.runs.validation import RunFigures, validate
 
 NOW = datetime(2026, 3, 4, 5, 6, tzinfo=UTC)
@@ -51,7 +51,7 @@ def unit_curve(seed: int, candles: int) -> Curve:
     return Curve(times, equity, held, close)
 
 
-def unit_trades(curve: Curve) -> list[Trade]:
+def unit_trades(curve: Curve) -> Trades:
     """Build a trade for each stretch of 40 candles with a position."""
     trades = []
     for first in range(0, len(curve.close) - 40, 40):
@@ -60,7 +60,7 @@ def unit_trades(curve: Curve) -> list[Trade]:
             prices = float(curve.close[first]), float(curve.close[first + 40])
             at = int(curve.times_ms[first])
             trades.append(Trade(at, at + 40 * HOUR_MS, 1, 50.0, *prices, 4.0, profit, "signal"))
-    return trades
+    return Trades.build(trades)
 
 
 def unit(number: int, candles: int) -> UnitReport:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from app.domain.candles import Timeframe
 from app.runs.deflation import Trial, Tried, count_trials, deflate, deflated_sharpe, expected_maximum
 from app.runs.metrics import compute
-from tests.unit.runs.curves import curve
+from tests.unit.runs.curves import NO_TRADES, curve
 
 H1 = Timeframe.H1
 
@@ -92,7 +92,7 @@ def test_the_order_of_trials_does_not_matter(made, random) -> None:
 
 
 def test_a_unit_is_deflated_by_what_was_tried() -> None:
-    metrics = compute(curve([100.0, 101, 100.5, 102, 101.8, 103, 104, 103.5]), [], Timeframe.D1)
+    metrics = compute(curve([100.0, 101, 100.5, 102, 101.8, 103, 104, 103.5]), NO_TRADES, Timeframe.D1)
     alone, chosen = deflate(metrics, Tried(1, 0.0)), deflate(metrics, Tried(50, 0.04))
     assert alone is not None
     assert chosen is not None
@@ -104,4 +104,4 @@ def test_a_unit_is_deflated_by_what_was_tried() -> None:
     assert metrics.kurtosis is not None
     by_hand = deflated_sharpe(metrics.sharpe_per_candle, 7, metrics.skew, metrics.kurtosis, 50, 0.04)
     assert chosen.probability == by_hand
-    assert deflate(compute(curve([100.0] * 5), [], Timeframe.D1), Tried(1, 0.0)) is None
+    assert deflate(compute(curve([100.0] * 5), NO_TRADES, Timeframe.D1), Tried(1, 0.0)) is None

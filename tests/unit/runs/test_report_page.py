@@ -15,7 +15,7 @@ from app.runs.metrics import compute
 from app.runs.report.document import Document, RejectedCandidate, UnitReport, build_document
 from app.runs.report.html import to_html
 from app.runs.report.sampling import sample
-from tests.unit.runs.curves import curve, trade
+from tests.unit.runs.curves import NO_TRADES, curve, trades
 from tests.unit.runs.documents import document
 
 EVIL = "<script>alert(1)</script>\"'&"
@@ -102,7 +102,7 @@ def test_every_section_is_there(sixty: Reader) -> None:
 def test_the_numbers_are_the_documents() -> None:
     made = compute(
         curve([10_000.0, 11_000.0, 9900.0, 10_890.0], close=[50, 55, 60, 52], exposure=[0, 1, -0.5, 0]),
-        [trade(400.0), trade(-100.0)],
+        trades(400.0, -100.0),
         Timeframe.D1,
     )
     unit = UnitReport(
@@ -195,7 +195,7 @@ def test_a_ruined_unit_and_a_single_candle_can_be_drawn() -> None:
     made = document(1, candles=100)
     units = [
         made.units[0].model_copy(
-            update={"id": number, "metrics": compute(each, [], Timeframe.D1), "curve": sample(each), "deflated": None}
+            update={"id": number, "metrics": compute(each, NO_TRADES, Timeframe.D1), "curve": sample(each), "deflated": None}
         )
         for number, each in enumerate((curve([100.0, 50.0, 0.0]), curve([100.0]), curve([1e-9, 1e9])))
     ]

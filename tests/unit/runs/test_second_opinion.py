@@ -7,6 +7,7 @@ import pytest
 import scipy.stats
 
 from app.runs.metrics import compute
+from tests.unit.runs.curves import NO_TRADES
 from tests.unit.runs.second_opinion import GENERATED, ema_cross_curve, load
 
 #: As empyrical-reloaded 0.7.1 gives them: total return, CAGR, volatility, Sharpe, Sortino, maximum drawdown.
@@ -34,7 +35,7 @@ def test_empyrical_says_the_same(name: str) -> None:
     if bars is None:
         pytest.skip(f"no real candles: ../shared/data/{name} does not exist")
     curve = ema_cross_curve(bars)
-    metrics = compute(curve, [], bars.timeframe)
+    metrics = compute(curve, NO_TRADES, bars.timeframe)
     assert [getattr(metrics, each) for each in NAMES] == pytest.approx(SAYS[name], rel=1e-8)
     returns = np.diff(curve.equity) / curve.equity[:-1]
     assert metrics.skew == pytest.approx(scipy.stats.skew(returns), rel=1e-9)

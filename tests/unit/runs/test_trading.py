@@ -52,12 +52,12 @@ def test_a_position_that_is_reduced_is_one_trade_at_the_mean_of_its_exits() -> N
     rules = Trading(capital=1000.0, size_percent=10.0, fee_percent=0, slippage_percent=0, size_by_strength=True)
     made = traded([10] * 2 + [20, 40, 40], [10, 10, 20, 40, 40], [1, 1, 0, 0, 0], rules, strength=[1, 0.5, 0, 0, 0])
     # 10 bought at 10, 5 sold at 20 and 5 at 40
-    assert made.trades == [Trade(HOUR_MS, 3 * HOUR_MS, 1, 10.0, 10.0, 30.0, 0.0, 200.0, "signal")]
+    assert list(made.trades) == [Trade(HOUR_MS, 3 * HOUR_MS, 1, 10.0, 10.0, 30.0, 0.0, 200.0, "signal")]
     np.testing.assert_allclose(made.curve.equity, [1000, 1000, 1100, 1200, 1200])
 
 
 def test_nothing_said_is_nothing_done() -> None:
     made = traded([10, 11, 12], [11, 12, 13], [0, 0, 0], Trading())
-    assert made.trades == []
+    assert list(made.trades) == []
     assert made.curve.equity.tolist() == [100_000.0] * 3
     assert made.curve.exposure.tolist() == [0.0] * 3
