@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 from psycopg import Connection
 
-from app.benchmark.results import CANDLES_PER_S, FLEET, SEQUENTIAL
+from app.benchmark.results import CANDLES_PER_S, FLEET, SEQUENTIAL, SIGNALS
 from app.benchmark.stage import SEED, Stage
 from app.benchmark.tables import connect
 from app.broker import BATCH_QUEUE
@@ -89,8 +89,9 @@ def _measure(stage: Stage, operations: Operations, connection: Connection[tuple[
     time_run(operations, spec)  # warms up
     for _ in range(stage.plan.rounds):
         stage.results.add(named, FLEET, CANDLES_PER_S, planned.candles / time_run(operations, spec))
-        plain_s = time_plain(connection, spec, planned, window)
-        stage.results.add(named, SEQUENTIAL, CANDLES_PER_S, planned.candles / plain_s)
+        for contender in (SEQUENTIAL, SIGNALS):
+            plain_s = time_plain(connection, spec, planned, window, trades=contender is SEQUENTIAL)
+            stage.results.add(named, contender, CANDLES_PER_S, planned.candles / plain_s)
     found = [each for each in stage.results if each.key.workload == named]
     stage.say(f"{named}: {CANDLES_PER_S} " + ", ".join(f"{each.key.contender} {each.median:,.4g}" for each in found))
 
@@ -107,8 +108,18 @@ def time_run(operations: Operations, spec: RunSpec) -> float:
     return time.perf_counter() - began
 
 
-def time_plain(connection: Connection[tuple[object, ...]], spec: RunSpec, planned: Plan, window: int) -> float:
-    """Return how long one process takes for the same units that only computes, seconds."""
+def time_plain(
+    connection: Connection[tuple[object, ...]], spec: RunSpec, planned: Plan, window: int, *, trades: bool
+) -> float:
+    """Return how long one process takes for the same units that only computes, seconds.
+
+    Args:
+        connection: to where the candles are.
+        spec: of the run.
+        planned: its units.
+        window: candles that a strategy sees.
+        trades: whether positions and figures are computed too, or the strategies' own calls only.
+    """
     registry, began = Registry(), time.perf_counter()
     wanted = {"since": spec.from_time, "until": spec.to_time}
     for symbol in SYMBOLS:
@@ -117,6 +128,8 @@ def time_plain(connection: Connection[tuple[object, ...]], spec: RunSpec, planne
             # a span of its own: nobody shares indicators here
             span = Span(bars, int(np.searchsorted(bars.open_time, spec.from_time.timestamp() * 1000)), window, 0)
             strategy = registry.create(variant.implementation, variant.params)
-            traded = trade(span, evaluate_span(strategy, span, spec.method), variant.trading)
-            compute(traded.curve, traded.trades, spec.timeframe)
+            cells = evaluate_span(strategy, span, spec.method)
+            if trades:
+                traded = trade(span, cells, variant.trading)
+                compute(traded.curve, traded.trades, spec.timeframe)
     return time.perf_counter() - began

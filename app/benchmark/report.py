@@ -23,6 +23,7 @@ from app.benchmark.results import (
     P95_MS,
     QUIET,
     SEQUENTIAL,
+    SIGNALS,
     START_MB,
     UNCHUNKED,
     UTILISATION,
@@ -41,7 +42,7 @@ TITLES = {
     END_MB: "node memory after, MB",
     CANDLES_PER_S: "candles of batch runs evaluated/s",
 }
-_CONTENDERS = (FLEET, UNCHUNKED, CELERY, LIMIT, SEQUENTIAL, QUIET)
+_CONTENDERS = (FLEET, UNCHUNKED, CELERY, LIMIT, SEQUENTIAL, SIGNALS, QUIET)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ CANDLES_PER_S = "candles_per_s"
 
 #: Contenders.
 FLEET, UNCHUNKED, CELERY, LIMIT = "candlefleet", "unchunked", "celery", "limit"
-SEQUENTIAL, QUIET = "sequential", "quiet"
+SEQUENTIAL, QUIET, SIGNALS = "sequential", "quiet", "signals only"
 
 
 class Key(NamedTuple):
@@ -82,6 +82,7 @@ RATIOS: dict[str, Quotient] = {
     "heavy_vs_limit": Quotient(Key("heavy-50", FLEET, JOBS_PER_S), Key("heavy-50", LIMIT, JOBS_PER_S)),
     "burst_memory_growth": Quotient(Key("burst-100", FLEET, END_MB), Key("burst-100", FLEET, START_MB)),
     "runs_vs_plain": Quotient(Key("runs-auto", FLEET, CANDLES_PER_S), Key("runs-auto", SEQUENTIAL, CANDLES_PER_S)),
+    "runs_vs_signals": Quotient(Key("runs-auto", FLEET, CANDLES_PER_S), Key("runs-auto", SIGNALS, CANDLES_PER_S)),
     "runs_by_window_vs_plain": Quotient(
         Key("runs-windows", FLEET, CANDLES_PER_S), Key("runs-windows", SEQUENTIAL, CANDLES_PER_S)
     ),

@@ -7,6 +7,7 @@ property test holds them against it.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -150,7 +151,9 @@ class _Following:
                 target = wanted_target
         return None
 
-    def _candles(self, number: int, begin: int, shift: int) -> zip[tuple[int, float, float, float, float, float, float]]:
+    def _candles(
+        self, number: int, begin: int, shift: int
+    ) -> Iterator[tuple[int, float, float, float, float, float, float]]:
         end = min(int(self._until[number]) + 1, self._count)
         part, turned, nothing = slice(begin, end), slice(begin + shift, end + shift), [np.nan] * (end - begin)
         return zip(

@@ -70,9 +70,7 @@ class Metrics(Value):
     """Of the returns per candle; 3 for normal ones."""
 
 
-def compute(
-    curve: Curve, trades: Trades, timeframe: Timeframe, hours_per_year: float | None = None
-) -> Metrics:
+def compute(curve: Curve, trades: Trades, timeframe: Timeframe, hours_per_year: float | None = None) -> Metrics:
     """Compute the metrics of one unit.
 
     Args:

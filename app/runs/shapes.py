@@ -19,6 +19,10 @@ CodeArray = npt.NDArray[np.int8]
 REASONS = (Reason.SIGNAL, Reason.STOP, Reason.TARGET, Reason.TRAILING)
 
 
+#: Of the columns of trades.
+_KINDS: tuple[type[np.generic], ...] = (np.int64, np.int64, np.int8, *[np.float64] * 5, np.int8)
+
+
 class Trade(NamedTuple):
     """One position from its entry to its end."""
 
@@ -59,12 +63,9 @@ class Trades:
     @classmethod
     def build(cls, rows: Iterable[Trade]) -> Trades:
         """Build the columns of some trades."""
-        columns = list(zip(*rows, strict=True)) or [()] * len(Trade._fields)
-        *numbers, reasons = (list(column) for column in columns)
-        kinds = (np.int64, np.int64, np.int8, *[np.float64] * 5)
-        codes = [REASONS.index(Reason(reason)) for reason in reasons]
-        arrays = (np.array(column, kind) for column, kind in zip(numbers, kinds, strict=True))
-        return cls(*arrays, np.array(codes, np.int8))
+        coded = [(*trade[:-1], REASONS.index(Reason(trade.reason))) for trade in rows]
+        columns = zip(*coded, strict=True) if coded else [()] * len(_KINDS)
+        return cls(*[np.array(column, kind) for column, kind in zip(columns, _KINDS, strict=True)])
 
     def __len__(self) -> int:
         return len(self.opened_ms)

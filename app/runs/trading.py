@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from app.domain.advancing import Bars as PriceBars
 from app.domain.advancing import Cells, advance
@@ -128,9 +129,7 @@ def build_curve(prices: PriceBars, steps: Steps, capital: float, duration_ms: in
         duration_ms: of a candle.
     """
     edges = np.concatenate(([0], steps.place, [len(prices.opened_ms)]))
-    held, realised, entry_fee, entry_price = (
-        np.repeat(np.append(0.0, column), np.diff(edges)) for column in steps[1:]
-    )
+    held, realised, entry_fee, entry_price = (np.repeat(np.append(0.0, column), np.diff(edges)) for column in steps[1:])
     equity = capital + realised - entry_fee + held * (prices.close - entry_price)
     with np.errstate(divide="ignore", invalid="ignore"):
         exposure = np.where(held == 0, 0.0, held * prices.close / equity)
@@ -166,7 +165,7 @@ def _state(holding: _Holding | None, realised: float) -> tuple[float, ...]:
 
 
 def _steps_of(holdings: Holdings, count: int) -> Steps:
-    """Return two steps for each position, its entry and its end; of one that stays, the end is after the last candle."""
+    """Return two steps for each position, its entry and its end; one that stays ends after the last candle."""
     realised = np.cumsum(np.where(holdings.end < count, holdings.profit, 0.0))
     before = np.concatenate(([0.0], realised[:-1])) if len(realised) else realised
     nothing = np.zeros(len(realised))
@@ -181,9 +180,17 @@ def _steps_of(holdings: Holdings, count: int) -> Steps:
 
 
 def _trades_of(holdings: Holdings, prices: PriceBars) -> Trades:
-    closed = holdings.end < len(prices.open)
-    begin, end, side, quantity, entry_price, entry_fee, exit_price, exit_fee, profit, reason = (
-        column[closed] for column in holdings
+    is_closed = holdings.end < len(prices.open)
+    columns: list[npt.NDArray[Any]] = [column[is_closed] for column in holdings]
+    closed = Holdings(*columns)
+    return Trades(
+        prices.opened_ms[closed.begin],
+        prices.opened_ms[closed.end],
+        closed.side,
+        closed.quantity,
+        closed.entry_price,
+        closed.exit_price,
+        closed.entry_fee + closed.exit_fee,
+        closed.profit,
+        closed.reason,
     )
-    opened_ms, fees = prices.opened_ms, entry_fee + exit_fee
-    return Trades(opened_ms[begin], opened_ms[end], side, quantity, entry_price, exit_price, fees, profit, reason)

@@ -22,7 +22,7 @@ _VIEW = f"""
     CROSS JOIN LATERAL unnest(c.opened_ms, c.closed_ms, c.side, c.quantity, c.entry_price, c.exit_price, c.fees,
                               c.profit, c.reason) WITH ORDINALITY
         AS t(opened_ms, closed_ms, side, quantity, entry_price, exit_price, fees, profit, reason, place)
-"""
+"""  # noqa: S608 - words of our own
 
 # a unit without a trade has had no row: one that succeeded gets empty columns
 _TO_COLUMNS = f"""
@@ -39,7 +39,13 @@ _TO_COLUMNS = f"""
                coalesce(array_agg((array_position({REASONS}, reason) - 1)::smallint ORDER BY number), '{{}}')
         FROM unit_trades r WHERE r.run_id = u.run_id AND r.unit = u.number) AS t
     WHERE u.state = 'succeeded'
-"""
+"""  # noqa: S608 - words of our own
+
+#: Columns of arrays that are not compressed any more: it wins a third of the space and takes three times as long.
+_UNCOMPRESSED = {
+    "unit_signals": ("opened_ms", "action", "strength"),
+    "unit_equity": ("closed_ms", "equity", "drawdown_percent", "close"),
+}
 
 _COLUMNS = {
     "opened_ms": sa.BigInteger,
@@ -62,12 +68,21 @@ def upgrade() -> None:
         *(sa.Column(name, sa.ARRAY(kind()), nullable=False) for name, kind in _COLUMNS.items()),
         sa.PrimaryKeyConstraint("run_id", "unit", name=op.f("pk_unit_trade_columns")),
     )
+    for table, names in {"unit_trade_columns": tuple(_COLUMNS), **_UNCOMPRESSED}.items():
+        _store(table, names, "EXTERNAL")
     op.execute(_TO_COLUMNS)
     op.drop_table("unit_trades")
     op.execute(_VIEW)
 
 
+def _store(table: str, names: tuple[str, ...], how: str) -> None:
+    changes = ", ".join(f"ALTER COLUMN {name} SET STORAGE {how}" for name in names)
+    op.execute(f"ALTER TABLE {table} {changes}")
+
+
 def downgrade() -> None:
+    for table, names in _UNCOMPRESSED.items():
+        _store(table, names, "EXTENDED")
     op.execute("ALTER VIEW unit_trades RENAME TO unit_trade_rows")
     op.create_table(
         "unit_trades",

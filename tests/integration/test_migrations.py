@@ -28,7 +28,7 @@ CATALOG = {
     """,
     "columns": """
         SELECT c.relname, a.attnum, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull, a.attidentity,
-               a.attgenerated, a.attcollation::regcollation::text, pg_get_expr(d.adbin, d.adrelid)
+               a.attgenerated, a.attstorage, a.attcollation::regcollation::text, pg_get_expr(d.adbin, d.adrelid)
         FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
         LEFT JOIN pg_attrdef d ON (d.adrelid, d.adnum) = (a.attrelid, a.attnum)
         WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p') AND a.attnum > 0
@@ -98,6 +98,32 @@ def test_catalog_comparison_sees_what_it_should(engine: Engine, empty: Engine) -
         with empty.begin() as connection:
             connection.execute(text(statement))
         assert read_catalog(empty)[kind] != read_catalog(engine)[kind], statement
+
+
+def test_trades_of_units_survive_the_way_down_and_up_again(engine: Engine) -> None:
+    trades = """
+        INSERT INTO unit_trade_columns VALUES
+            (7, 0, '{10,50}', '{30,90}', '{1,-1}', '{2,3}', '{10.5,11}', '{11,10}', '{.1,.2}', '{.9,-1}', '{0,3}'),
+            (7, 1, '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}')
+    """
+    units = "INSERT INTO units (run_id, number, variant, symbol, candles, state) VALUES (7, {}, 0, 'A', 9, 'succeeded')"
+    with engine.begin() as connection:
+        connection.execute(text(trades))
+        for number in (0, 1):
+            connection.execute(text(units.format(number)))
+
+    def read(table: str) -> list[tuple[Any, ...]]:
+        with engine.connect() as connection:
+            rows = connection.execute(text(f"SELECT * FROM {table} ORDER BY 1, 2, 3"))
+            return [tuple(row) for row in rows]
+
+    shown, columns = read("unit_trades"), read("unit_trade_columns")
+    assert [row[-1] for row in shown] == ["signal", "trailing"]
+    for move, revision in ((command.downgrade, "0009"), (command.upgrade, "head")):
+        with engine.connect() as connection:
+            move(alembic_config(connection), revision)
+        assert read("unit_trades") == shown
+    assert read("unit_trade_columns") == columns
 
 
 def test_way_down_and_up_again(engine: Engine) -> None:

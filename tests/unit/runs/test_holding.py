@@ -95,9 +95,7 @@ def assert_same(held: Holdings, events: list[Event], kind: str, rows: Mask, colu
 
 @settings(max_examples=100, deadline=None)
 @given(rules=RULES, seed=st.integers(0, 2**32), count=st.integers(1, 120), states=st.booleans())
-def test_trades_and_curve_follow_from_events_as_well(
-    rules: Trading, seed: int, count: int, states: bool
-) -> None:
+def test_trades_and_curve_follow_from_events_as_well(rules: Trading, seed: int, count: int, states: bool) -> None:
     bars, cells = market(np.random.default_rng(seed), count, states)
     span = Span(StrategyBars("A", Timeframe.H1, *bars, np.ones(count)), 0, 512, 0)
     made = trade(span, cells, rules)

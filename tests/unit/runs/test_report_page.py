@@ -195,7 +195,12 @@ def test_a_ruined_unit_and_a_single_candle_can_be_drawn() -> None:
     made = document(1, candles=100)
     units = [
         made.units[0].model_copy(
-            update={"id": number, "metrics": compute(each, NO_TRADES, Timeframe.D1), "curve": sample(each), "deflated": None}
+            update={
+                "id": number,
+                "metrics": compute(each, NO_TRADES, Timeframe.D1),
+                "curve": sample(each),
+                "deflated": None,
+            }
         )
         for number, each in enumerate((curve([100.0, 50.0, 0.0]), curve([100.0]), curve([1e-9, 1e9])))
     ]
