@@ -19,7 +19,7 @@ from sqlalchemy.exc import DataError as SqlDataError
 
 from app.domain.advancing import Cells
 from app.domain.runs import RunKind, RunState, UnitState
-from app.errors import ConfigurationError, JobTimeoutError, MessageError, PermanentError, TransientError
+from app.errors import ConfigurationError, JobTimeoutError, MessageError, PermanentError, StorageUnavailableError
 from app.runs.evaluating import evaluate_span
 from app.runs.metrics import compute
 from app.runs.spans import Span
@@ -50,8 +50,8 @@ log = structlog.get_logger()
 #: Seconds of results that are kept before they are recorded: a commit for each would cost as much as a small unit does.
 RECORD_EVERY_S = 0.2
 
-#: Units claimed by a stint that does not know yet how long they take.
-FIRST_CLAIM = 4
+#: Units claimed by a stint that does not know yet how long they take: each may be a minute that others could share.
+FIRST_CLAIM = 1
 
 
 #: What Postgres, or what writes its binary form, says of values that a column does not hold.
@@ -100,7 +100,7 @@ class BatchWorker:
     def _giving_back(self, stint: Stint) -> Iterator[None]:
         try:
             yield
-        except TransientError:  # the connection is gone, and the ticket's lock with it
+        except StorageUnavailableError:  # the connection is gone, and the ticket's lock with it
             raise
         except BaseException:
             self._within(lambda driver: give_back_ticket(driver, stint))
@@ -181,7 +181,7 @@ class _Work:
         number, attempt = claimed.unit.number, claimed.attempt
         try:
             results = self._evaluate(claimed)
-        except (TransientError, StoppedError):
+        except (StorageUnavailableError, StoppedError):
             raise
         except BaseException as raised:  # user code may raise anything
             error = self._memory.explain(raised)

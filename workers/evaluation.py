@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from app.domain.runs import Slice
-from app.errors import ConfigurationError, JobTimeoutError, PermanentError, TransientError
+from app.errors import ConfigurationError, JobTimeoutError, PermanentError, StorageUnavailableError
 from app.runs.answers import ANSWER, Answers, Cell, UnitStatus, build_cell, build_empty_cell
 from app.storage.latest import load_windows
 from app.storage.slices import (
@@ -188,7 +188,7 @@ class _SliceWork:
         for attempt in range(1, most + 1):
             try:
                 return self._answer(self._strategies[place], cache)
-            except (TransientError, StoppedError):
+            except (StorageUnavailableError, StoppedError):
                 raise
             except BaseException as raised:  # user code may raise anything
                 error = self._memory.explain(raised)

@@ -62,6 +62,8 @@ def load_windows(
     cells = np.frombuffer(b"".join(found), ">i8").reshape(-1, _CELLS)[::-1]
     opened_ms = (cells[:, 0].astype(np.int64) + EPOCH_US) // 1000
     numbers = [cells[:, place].view(">f8").astype(np.float64) for place in range(1, _CELLS)]
+    for column in (opened_ms, *numbers):
+        column.setflags(write=False)  # its parts are then read-only views, as bars want them
     windows: list[Bars | None] = []
     end = len(cells)
     for symbol, value in zip(symbols, found, strict=True):

@@ -28,17 +28,26 @@ from app.storage.copying import array, build_rows, copy_rows, ints
 from app.storage.run_closing import close_run
 from app.storage.slices import release_slices
 
-_LOCK = "SELECT pg_try_advisory_lock(%(run)s, %(ticket)s)"
+# What a stint commits waits for no disk: after a crash of Postgres its last half second of work is pending again, and
+# done again. What ends a run waits, and what came before it is then on the disk as well.
+_LOCK = """
+    SELECT CASE WHEN pg_try_advisory_lock(%(run)s, %(ticket)s)
+                THEN set_config('synchronous_commit', 'off', false) END IS NOT NULL
+"""
+_WAIT_AGAIN = "RESET synchronous_commit"
 _UNLOCK = "SELECT pg_advisory_unlock(%(run)s, %(ticket)s)"
 
 _STATE = "SELECT state FROM runs WHERE id = %(run)s"
 
-# whatever is still locked is being claimed in this moment, by somebody else
+# a quarter of what is free at most: the last slots of a run end at about the same time. Whatever is still locked is
+# being claimed in this moment, by somebody else
 _CLAIM = """
+    WITH open AS (SELECT number FROM units WHERE run_id = %(run)s AND state = 'pending' AND claim IS NULL
+                  ORDER BY number LIMIT 4 * %(most)s)
     UPDATE units u SET claim = %(claim)s, ticket = %(ticket)s, started_at = clock_timestamp(), worker = %(worker)s
     FROM (SELECT run_id, number FROM units
           WHERE run_id = %(run)s AND state = 'pending' AND claim IS NULL
-          ORDER BY number LIMIT %(most)s FOR UPDATE SKIP LOCKED) AS free
+          ORDER BY number LIMIT greatest(1, (SELECT count(*) / 4 FROM open)) FOR UPDATE SKIP LOCKED) AS free
     WHERE u.run_id = free.run_id AND u.number = free.number
       AND EXISTS (SELECT FROM runs WHERE id = %(run)s AND state = 'running')
     RETURNING u.number, u.variant, u.symbol, u.candles, u.attempts
@@ -137,7 +146,10 @@ class UnitEnd:
 
 
 def take_ticket(driver: DriverConnection[Any], stint: Stint) -> bool:
-    """Lock a ticket until it is given back or the connection ends; False when somebody else works on it."""
+    """Lock a ticket until it is given back or the connection ends; False when somebody else works on it.
+
+    While it is locked, commits of this connection do not wait for the disk.
+    """
     row = driver.execute(_LOCK, stint.values).fetchone()
     return bool(row and row[0])
 
@@ -147,6 +159,7 @@ def give_back_ticket(driver: DriverConnection[Any], stint: Stint) -> None:
     driver.execute(_RELEASE, stint.values)
     release_slices(driver, stint.values)
     driver.execute(_UNLOCK, stint.values)
+    driver.execute(_WAIT_AGAIN)
     close_run(driver, stint.run)
 
 
@@ -202,8 +215,6 @@ def record(driver: DriverConnection[Any], stint: Stint, ends: Sequence[UnitEnd])
     What was claimed by somebody else meanwhile, cancelled or recorded, is left as it is.
     """
     with driver.transaction():
-        # after a crash of Postgres the last half second of units is executed again; what ends a run waits for the disk
-        driver.execute("SET LOCAL synchronous_commit = off")
         recorded = _record_ends(driver, stint, ends)
         counted = [end for end in ends if end.number in recorded and end.results is not None]
         for table, columns, build in _TABLES:

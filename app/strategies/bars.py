@@ -84,8 +84,16 @@ class Bars:
 
 
 def _shared(values: Any, dtype: type[np.generic], name: str, shape: tuple[int]) -> npt.NDArray[Any]:
-    array = np.ascontiguousarray(values, dtype).view()
+    array = values if _is_settled(values, dtype) else np.ascontiguousarray(values, dtype).view()
     if array.shape != shape:
         raise ValueError(f"expected {name} of shape {shape} like open_time, found {array.shape}")
     array.setflags(write=False)
     return array
+
+
+def _is_settled(values: Any, dtype: type[np.generic]) -> bool:
+    """Tell whether values are a read-only view already: making one of each column costs more than an indicator."""
+    if type(values) is not np.ndarray or values.dtype != dtype or values.base is None:
+        return False
+    flags = values.flags
+    return flags.c_contiguous and not flags.writeable

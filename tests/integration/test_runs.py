@@ -164,7 +164,8 @@ def test_a_result_counts_only_under_the_claim_it_was_computed_for(operations: Op
     frozen, other = Stint(run.id, 0, 111, "frozen"), Stint(run.id, 1, 222, "other")
     first, second = connect(), connect()
     assert units.take_ticket(first, frozen)
-    claimed = units.claim_units(first, frozen, 10)
+    # a quarter of what is free at most, and one at least
+    claimed = [each for _ in range(2) for each in units.claim_units(first, frozen, 10)]
     assert [each.unit.number for each in claimed] == [0, 1]
     assert units.take_ticket(second, other)
     assert units.claim_units(second, other, 10) == [] and units.adopt_unit(second, other) is None
@@ -191,7 +192,28 @@ def test_one_slot_at_most_works_on_a_ticket_and_gives_back_what_it_did_not_do(
     assert len(units.claim_units(first, stint, 1)) == 1
     units.give_back_ticket(first, stint)
     assert units.take_ticket(second, again)
-    assert [each.attempt for each in units.claim_units(second, again, 5)] == [1, 1]
+    assert [each.attempt for _ in range(2) for each in units.claim_units(second, again, 5)] == [1, 1]
+
+
+def test_a_slot_leaves_most_of_what_is_free_to_others(operations: Operations, connect: Open) -> None:
+    run = begin(operations, "AAA", grid={"fast": list(range(3, 19))})
+    stint, connection = Stint(run.id, 0, 1, "a"), connect()
+    claimed = [len(units.claim_units(connection, stint, most)) for most in (100, 100, 2, 100, 100, 100, 100)]
+    assert claimed == [4, 3, 2, 1, 1, 1, 1]
+
+
+def test_only_what_ends_a_run_waits_for_the_disk(operations: Operations, connect: Open) -> None:
+    run = begin(operations, "AAA")
+    stint, connection = Stint(run.id, 0, 1, "a"), connect()
+
+    def waits() -> tuple[Any, ...] | None:
+        return connection.execute("SHOW synchronous_commit").fetchone()
+
+    before = waits()
+    assert units.take_ticket(connection, stint) and waits() == ("off",)
+    assert not units.take_ticket(connect(), stint)
+    units.give_back_ticket(connection, stint)
+    assert waits() == before == ("on",)
 
 
 def test_a_slot_leaves_a_run_that_is_paused_and_what_was_claimed_is_free(operations: Operations, slot: Slot) -> None:
@@ -223,6 +245,7 @@ def test_a_cancelled_run_counts_nothing_that_ends_later(operations: Operations, 
         ("tests.quant.misbehaving:Quits", {}, "SystemExit", ""),
         ("tests.quant.misbehaving:Garbage", {}, "InvalidSignalError", "candle opened"),
         ("tests.quant.misbehaving:Unspeakable", {}, "Silent", "cannot be shown"),
+        ("tests.quant.misbehaving:PutsOff", {}, "TransientError", "not now"),
     ],
 )
 def test_a_unit_that_fails_stops_nothing(

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from app.errors import TransientError
 from app.strategies.bars import Bars
 from app.strategies.sdk import Context, Lines, Signal, Signals, Strategy
 from tests.quant.revealing import digest
@@ -22,6 +23,13 @@ class Raises(Strategy):
 
     def on_candle(self, context: Context) -> Signal:
         raise ValueError("no idea what to do with \x00 this candle")
+
+
+class PutsOff(Strategy):
+    """Wants to be asked again, for ever."""
+
+    def on_candle(self, context: Context) -> Signal:
+        raise TransientError("not now")
 
 
 class Unspeakable(Strategy):
