@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from sqlalchemy import Connection, Engine
@@ -42,8 +43,8 @@ class Operations:
         )
         celery = create_celery(settings)
         self.queues = Queues(celery)
-        self._publisher = Publisher(celery, settings.dispatch.room)
-        self._gate = Gate(settings, self.changing, self._publisher)
+        self._publisher, self._publishes = Publisher(celery, settings.dispatch.room), Lock()
+        self._gate = Gate(settings, self.changing, self.publishing)
         self._is_current = False
 
     def close(self) -> None:
@@ -74,6 +75,12 @@ class Operations:
         self._require_current()
         with translated(), self.engine.begin() as connection:
             yield connection
+
+    @contextmanager
+    def publishing(self) -> Iterator[Publisher]:
+        """Hand out the publisher, to one thread at a time; its connection is kept for the next one."""
+        with self._publishes:
+            yield self._publisher
 
     def read_definitions(self, path: Path) -> tuple[LoadedDefinition, ...]:
         """Read and validate a definition file; nothing is stored.
@@ -230,7 +237,8 @@ class Operations:
     def _look(self) -> dict[str, Waiting]:
         """Return what waits by queue; nothing when the broker is away, which is itself an answer."""
         try:
-            return self._publisher.waiting()
+            with self.publishing() as publisher:
+                return publisher.waiting()
         except BrokerUnavailableError:
             return {}
 

@@ -50,6 +50,7 @@ T = TypeVar("T")
 Say = Callable[[str], None]
 
 Transaction = Callable[[], AbstractContextManager[Connection]]
+Publishing = Callable[[], AbstractContextManager[Publisher]]
 
 
 def silent(_: str) -> None:
@@ -79,13 +80,13 @@ class Gate:
     Args:
         settings: of the deployment.
         transaction: opens a transaction.
-        publisher: of this process.
+        publishing: hands out the publisher of this process.
     """
 
-    def __init__(self, settings: Settings, transaction: Transaction, publisher: Publisher) -> None:
+    def __init__(self, settings: Settings, transaction: Transaction, publishing: Publishing) -> None:
         self._settings = settings
         self._transaction = transaction
-        self._publisher = publisher
+        self._publishing = publishing
         self._registry = Registry(settings.strategies.modules)
 
     def add(self, loaded: Sequence[LoadedDefinition], force: Force | None = None, say: Say = silent) -> list[Change]:
@@ -179,11 +180,12 @@ class Gate:
         if not any(node["is_alive"] and QUEUE in node["queues"] for node in nodes):
             return False
         try:
-            for each in ids:
-                body = {"verification": each}
-                self._publisher.send_control(
-                    VERIFY_TASK, body, task_id=f"verify.{each}", queue=QUEUE, limit_s=MADE_WITHIN_S
-                )
+            with self._publishing() as publisher:
+                for each in ids:
+                    body = {"verification": each}
+                    publisher.send_control(
+                        VERIFY_TASK, body, task_id=f"verify.{each}", queue=QUEUE, limit_s=MADE_WITHIN_S
+                    )
         except BrokerUnavailableError as error:
             log.warning("verified on this machine", reason=str(error))
             return False

@@ -211,7 +211,7 @@ class Watch:
     def __init__(self, operations: Operations, run_id: int) -> None:
         self._operations = operations
         self._run_id = run_id
-        self._publisher = _publisher(operations)
+        self._publisher = Publisher(create_celery(operations.settings), Room(1))
         self._tickets = Tickets(self._publisher, operations.settings.silence)
         self._sent_at = -math.inf
 
@@ -315,30 +315,15 @@ def _send_first(operations: Operations, run: Run) -> None:
     """Send the tickets of a new run; without Redis they are sent by whoever watches, or by maintenance."""
     with operations.reading() as connection:
         slots = count_slots(connection, operations.settings.silence, [BATCH_QUEUE])
-    publisher = _publisher(operations)
-    try:
-        numbers = range(wanted(run.spec.limits.concurrency, slots, run.units))
+    numbers = range(wanted(run.spec.limits.concurrency, slots, run.units))
+    with suppress(BrokerUnavailableError), operations.publishing() as publisher:
         send_tickets(publisher, run.id, numbers, run.hard_limit_s)
-    except BrokerUnavailableError:
-        return
-    finally:
-        publisher.close()
 
 
 def _send_now(operations: Operations) -> None:
-    publisher = _publisher(operations)
-    try:
-        with operations.reading() as connection:
-            tickets = Tickets(publisher, operations.settings.silence, patience=timedelta())
-            tickets.send_missing(connection, datetime.now(UTC))
-    except BrokerUnavailableError:
-        return
-    finally:
-        publisher.close()
-
-
-def _publisher(operations: Operations) -> Publisher:
-    return Publisher(create_celery(operations.settings), Room(1))
+    with suppress(BrokerUnavailableError), operations.reading() as connection, operations.publishing() as publisher:
+        tickets = Tickets(publisher, operations.settings.silence, patience=timedelta())
+        tickets.send_missing(connection, datetime.now(UTC))
 
 
 def _switch(operations: Operations, run_id: int, state: RunState, allowed: Sequence[RunState]) -> RunState:

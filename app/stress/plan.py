@@ -28,6 +28,13 @@ class Size(StrEnum):
         return {Size.SMALL: 100, Size.MEDIUM: 500, Size.LARGE: 1000, Size.HUGE: 10_000}[self]
 
 
+#: What markets are asked about: a rate of markets says what a market costs, so there is one strategy unless told.
+USUAL_STRATEGY = "ema-cross-fast"
+
+#: Names all built-in strategies.
+ALL = "all"
+
+
 class StressError(CandlefleetError):
     """A stress test could not be carried to its end."""
 
@@ -39,24 +46,30 @@ class Plan:
     size: Size
     data: Path | None = None
     """Candle files; None generates candles."""
-    strategies: tuple[str, ...] = ()
-    """Names of built-in ones; empty takes all of them."""
+    strategies: tuple[str, ...] = (USUAL_STRATEGY,)
+    """Names of built-in ones, or `all`."""
     workers: int = 1
     slots: int = 2
     """Of each worker node."""
+    rounds: int = 5
+    """Runs that are measured; the one of median length is reported."""
 
 
 def choose_strategies(known: Sequence[StrategyDefinition], names: Sequence[str]) -> list[StrategyDefinition]:
-    """Return the strategies of these names, all of them when there is no name.
+    """Return the strategies of these names, each once, all of them where `all` is among the names.
 
     Raises:
         ConfigurationError: a name that is not known.
     """
     by_name = {each.name: each for each in known}
+    if ALL in names:
+        return list(known)
     for name in names:
         if name not in by_name:
-            raise ConfigurationError(f"--strategies: no built-in strategy {name!r}: {did_you_mean(name, by_name)}")
-    return [by_name[name] for name in dict.fromkeys(names)] or list(known)
+            raise ConfigurationError(
+                f"--strategies: no built-in strategy {name!r}: {did_you_mean(name, [*by_name, ALL])}"
+            )
+    return [by_name[name] for name in dict.fromkeys(names)]
 
 
 def candles_needed(

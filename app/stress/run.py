@@ -86,7 +86,7 @@ class _Stress:
         with self._nodes() as pids:
             self._say(f"{len(pids)} slots serve runs")
             self._warm_up(markets, len(pids))
-            measured = self._measure(self._spec(markets, ("*",)), pids)
+            measured = [self._measure(self._spec(markets, ("*",)), pids) for _ in range(self._plan.rounds)]
         return Report(self._plan, markets, tuple(each.name for each in self._strategies), measured)
 
     def _write(self) -> Markets:

@@ -29,10 +29,11 @@ def test_it_measures_and_validates_a_run(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr("app.cli.session.configure_logging", lambda _: None)
     names = ("bollinger-reversion", "ema-cross-fast")
     chosen = [argument for name in names for argument in ("--strategies", name)]
-    result = CliRunner().invoke(cli, ["stress", "small", *chosen, "--slots", "1", "--json"])
+    result = CliRunner().invoke(cli, ["stress", "small", *chosen, "--slots", "1", "--rounds", "3", "--json"])
     document = json.loads(result.stdout)
     assert (document["markets"], document["evaluations"], document["slots"]) == (100, 200, 1)
     assert document["strategies"] == list(names)
+    assert sorted(document["rounds"])[1] == pytest.approx(document["markets_per_s"], abs=0.1)
     assert document["candles_read"] < document["candles_stored"]
     counts = document["selection"]
     assert counts["selected"] + sum(counts["rejected"].values()) == 200
@@ -55,7 +56,7 @@ def test_it_ends_when_it_is_stopped() -> None:
 
 def test_a_strategy_that_is_not_built_in_is_refused() -> None:
     known = [definition("cross"), definition("bands")]
-    assert choose_strategies(known, ()) == known
+    assert choose_strategies(known, ("bands", "all")) == known
     assert choose_strategies(known, ("bands", "bands")) == known[1:]
     with pytest.raises(ConfigurationError, match=r"no built-in strategy 'crosss': did you mean 'cross'\?"):
         choose_strategies(known, ("crosss",))
