@@ -20,6 +20,8 @@ from app.api.shapes import (
     RunId,
     RunShape,
     SelectionShape,
+    TradeShape,
+    UnitNumber,
     UnitShape,
     Working,
 )
@@ -34,7 +36,7 @@ from app.operations_runs_shown import describe_plan, describe_run
 from app.runs.report.document import Document
 from app.runs.report.html import to_html
 from app.runs.report.table import to_csv
-from app.storage import runs
+from app.storage import listings_runs, runs
 from app.storage.runs import dump_spec
 
 log = structlog.get_logger()
@@ -125,6 +127,15 @@ def list_units(
     """List units of a run, the best return first."""
     with operations.reading() as connection:
         return shown.list_units(connection, runs.load_run(connection, run), state, limit)
+
+
+@router.get("/{run}/units/{unit}/trades", response_model=list[TradeShape])
+def list_trades(
+    run: RunId, unit: UnitNumber, _: Reader, operations: Working, limit: Limit = 100
+) -> list[dict[str, Any]]:
+    """List the closed trades of a backtest's unit, the oldest first."""
+    with operations.reading() as connection:
+        return listings_runs.list_trades(connection, runs.load_run(connection, run).id, unit, limit)
 
 
 @router.get("/{run}/selection")

@@ -20,6 +20,7 @@ MOST_RUN = 2**31 - 1
 MOST_DISPATCH = 2**63 - 1
 
 RunId = Annotated[int, Path(ge=1, le=MOST_RUN, description="Number of the run.")]
+UnitNumber = Annotated[int, Path(ge=0, le=MOST_RUN, description="Number of the unit in its run.")]
 Limit = Annotated[int, Query(ge=1, le=1000, description="Most rows.")]
 
 Reader = Annotated[Caller, Security(may_read)]
@@ -128,6 +129,25 @@ class UnitShape(Shape):
     price: float | None = None
     error_class: str | None
     error: str | None
+
+
+class TradeShape(Shape):
+    """A closed position of a unit; prices, fees and profit in quote currency."""
+
+    number: int
+    opened_at: datetime
+    """Open time of the candle at whose open it was entered."""
+    closed_at: datetime
+    """Open time of the candle in which it ended."""
+    side: int
+    """-1 short, 1 long."""
+    quantity: float
+    entry_price: float
+    exit_price: float
+    fees: float
+    profit: float
+    """After fees."""
+    reason: str
 
 
 class SelectionShape(Shape):

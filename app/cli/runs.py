@@ -42,6 +42,7 @@ from app.runs.report.html import to_html
 from app.runs.report.table import to_csv
 from app.runs.specification import read_spec
 from app.storage import runs
+from app.storage.listings_runs import list_trades
 from app.storage.runs import Progress as RunProgress
 from app.storage.runs import Run, dump_spec
 
@@ -139,6 +140,22 @@ def show(
     columns = ("number", "strategy", "params", "symbol", "candles", "state", *_figures(None))
     failed = ("error",) if any(unit["error"] for unit in units) else ()
     print_rows(rows, (*columns, *failed), as_json=False, empty="No such units.")
+
+
+@cli.command("trades")
+def show_trades(
+    run: RunId,
+    unit: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Number of the unit, as 'runs show' lists it.")],
+    limit: Limit = 50,
+    as_json: Json = False,
+) -> None:
+    """List the closed trades of a backtest's unit, the oldest first."""
+    with operating() as operations:
+        load(operations, run)
+        with operations.reading() as connection:
+            rows = list_trades(connection, run, unit, limit)
+    columns = ("number", "opened_at", "closed_at", "side", "quantity", "entry_price", "exit_price", "fees", "profit")
+    print_rows(rows, (*columns, "reason"), as_json=as_json, empty="No trades.")
 
 
 @cli.command("selection")

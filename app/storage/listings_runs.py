@@ -1,4 +1,4 @@
-"""What an evaluate run found, one row per unit: its answers unfolded from the arrays they are stored in."""
+"""What runs found, unfolded from arrays: the answers of an evaluate run, the trades of a backtest's unit."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, text
+
+from app.errors import UnknownRunError
 
 #: Every unit of a run that was answered. One that was tried again is in two slices, of which the newer one counts.
 _UNITS = """
@@ -53,6 +55,11 @@ _REJECTED = text(f"""
     WHERE r.run_id = :run
     ORDER BY abs(u.action) DESC, nullif(u.edge, 'NaN') DESC NULLS LAST, r.unit LIMIT :limit
 """)  # noqa: S608 - the same
+_TRADES = text("""
+    SELECT number, opened_at, closed_at, side, quantity, entry_price, exit_price, fees, profit, reason
+    FROM unit_trades WHERE run_id = :run AND unit = :unit ORDER BY number LIMIT :limit
+""")
+_UNIT = text("SELECT EXISTS (SELECT FROM units WHERE run_id = :run AND number = :unit)")
 _WORKERS = text("SELECT DISTINCT worker FROM slices WHERE run_id = :run AND worker IS NOT NULL")
 _SPAN = text("SELECT min(started_at) AS first, max(finished_at) AS last FROM slices WHERE run_id = :run")
 
@@ -67,6 +74,26 @@ def list_evaluations(connection: Connection, run_id: int, state: str | None, lim
         limit: most of them.
     """
     return _rows(connection, _EVALUATIONS, {"run": run_id, "state": state, "limit": limit})
+
+
+def list_trades(connection: Connection, run_id: int, unit: int, limit: int) -> list[dict[str, Any]]:
+    """List the closed trades of a backtest's unit, the oldest first; prices and fees in quote currency.
+
+    Args:
+        connection: to Postgres.
+        run_id: of the run.
+        unit: its number.
+        limit: most of them.
+
+    Raises:
+        UnknownRunError: the run has no such unit.
+    """
+    values = {"run": run_id, "unit": unit, "limit": limit}
+    if not connection.execute(_UNIT, values).scalar_one():
+        raise UnknownRunError(
+            f"run {run_id} has no unit {unit} with trades: 'candlefleet runs show {run_id}' lists its units"
+        )
+    return _rows(connection, _TRADES, values)
 
 
 def load_span(connection: Connection, run_id: int) -> tuple[datetime, datetime]:

@@ -69,6 +69,10 @@ def test_a_run_is_reported_on_and_its_selection_is_told(api: Api, node: WorkerPr
     document = api.get(f"/api/runs/{backtest}/report").body
     assert (document["run"]["succeeded"], len(document["units"])) == (2, 2)
     assert api.get(f"/api/runs/{backtest}/units").body[0]["metrics"] == document["units"][0]["metrics"]
+    unit = document["units"][0]
+    trades = api.get(f"/api/runs/{backtest}/units/{unit['id']}/trades?limit=1000").body
+    assert len(trades) == unit["metrics"]["trades"]
+    assert api.get(f"/api/runs/{backtest}/units/99/trades").status == 404
     told = api.get(f"/api/runs/{evaluated}/selection").body
     (unit,) = api.get(f"/api/runs/{evaluated}/units").body
     assert [row["symbol"] for row in (*told["selected"], *told["rejected"])] == [unit["symbol"]] == ["AAA"]

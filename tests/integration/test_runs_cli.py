@@ -49,6 +49,11 @@ def test_a_run_from_its_specification_to_its_figures(run: Run, tmp_path: Path) -
     shown = document(run, "show", done["id"])
     assert {unit["params"]["fast"] for unit in shown["units_listed"]} == {5, 8}
     assert shown["spec"]["grid"] == {"fast": [5, 8]}
+    best = shown["units_listed"][0]
+    trades = document(run, "trades", done["id"], "--unit", best["number"])
+    assert [trade["number"] for trade in trades] == list(range(best["metrics"]["trades"])) != []
+    assert sum(trade["fees"] for trade in trades) == pytest.approx(best["metrics"]["fees"])
+    assert "has no unit 7" in str(run("runs", "trades", done["id"], "--unit", 7).exception)
     assert document(run, "compare", done["id"], done["id"])["differing"] == 0
     assert document(run, "compare", done["id"], "--live")["decisions"] == 0
     assert document(run, "watch", done["id"])["state"] == "complete"
