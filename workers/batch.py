@@ -40,7 +40,7 @@ from app.storage.units import (
 from workers.evaluation import Evaluating
 from workers.running import ERROR_TEXT_LIMIT, error_text
 from workers.runtime.limits import clock
-from workers.runtime.memory import MemoryLimit, resident_kib
+from workers.runtime.memory import MemoryLimit, held_mb
 from workers.runtime.spans import SpanCache, VariantCache
 from workers.runtime.surroundings import kept
 from workers.stints import STINT_S, Lookout, StoppedError, Within
@@ -260,7 +260,7 @@ def _took(started: float, cpu: float) -> dict[str, Any]:
     return {
         "elapsed_ms": (time.perf_counter() - started) * 1000,
         "cpu_ms": (time.process_time() - cpu) * 1000,
-        "memory_mb": resident_kib() // 1024,
+        "memory_mb": held_mb(),
     }
 
 

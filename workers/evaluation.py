@@ -31,7 +31,7 @@ from app.strategies.indicators import IndicatorCache
 from app.strategies.sdk import Strategy
 from workers.running import error_text
 from workers.runtime.limits import clock
-from workers.runtime.memory import MemoryLimit, resident_kib
+from workers.runtime.memory import MemoryLimit, held_mb
 from workers.runtime.spans import VariantCache
 from workers.runtime.surroundings import Surroundings, kept
 from workers.runtime.windows import to_ms
@@ -125,8 +125,7 @@ class Evaluating:
         self._done += len(ends)
 
     def _record(self, ends: Sequence[SliceEnd]) -> None:
-        memory_mb = resident_kib() // 1024
-        self._within(lambda driver: record_slices(driver, self._stint.values, ends, memory_mb))
+        self._within(lambda driver: record_slices(driver, self._stint.values, ends, held_mb()))
 
     def _evaluate(self, claimed: ClaimedSlice, windows: Iterator[Bars | None]) -> SliceEnd:
         """Evaluate a slice, or the first of its markets: the time is up, the others are left to another claim."""

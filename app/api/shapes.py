@@ -64,7 +64,7 @@ class ProgressShape(Shape):
     cpu_s: float
     """The same in CPU time."""
     memory_mb: int
-    """Most resident memory of a slot when it ended a unit."""
+    """Most that a slot held when it ended a unit; what slots share is counted in proportion."""
 
 
 class AskedShape(Shape):

@@ -114,7 +114,7 @@ class Progress:
     """That slots spent on units that ended."""
     cpu_ms: float
     memory_mb: int
-    """Most resident memory of a slot when it ended a unit."""
+    """Most that a slot held when it ended a unit; what slots share is counted in proportion."""
     slots: int
     """That work on it now."""
 

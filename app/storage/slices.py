@@ -174,7 +174,7 @@ def record_slices(
         driver: of psycopg.
         stint: whose claims these are, as values of a statement.
         ends: what came of them.
-        memory_mb: resident memory of this slot, MiB.
+        memory_mb: that this slot holds, MiB.
     """
     with driver.transaction():
         for end in ends:

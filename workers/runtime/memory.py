@@ -1,4 +1,4 @@
-"""What a job may add to the memory of its slot, refused by the kernel.
+"""What a slot holds of memory, and what a job may add to it, refused by the kernel.
 
 A library that dies of a refused allocation takes its slot along: that is a dead slot like any other.
 """
@@ -9,9 +9,12 @@ import ctypes
 import os
 import resource
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
+import psutil
 import structlog
 
 from app.errors import MemoryLimitError
@@ -28,6 +31,10 @@ LARGER_AFTER_MS = 0.1
 #: Option of glibc's mallopt (malloc.h): how many regions it may allocate from.
 M_ARENA_MAX = -8
 
+#: Seconds for which a look at what this process holds serves: the kernel counts all of its pages, some
+#: milliseconds for 200 MB, which is as much as a small unit takes.
+HELD_FOR_S = 1.0
+
 _MIB = 1024 * 1024
 
 
@@ -40,6 +47,31 @@ def say_if_memory_is_free() -> None:
 def resident_kib() -> int:
     """Return how much memory this process has now; billiard's own answer is the most it ever had."""
     return _pages(1) * _PAGE // 1024
+
+
+def held_mb() -> int:
+    """Return how much memory this process holds, MiB, as it was a second ago at most.
+
+    What forked slots share is counted in proportion, so that the sum over slots is what they take together. Where the
+    kernel does not say that, all that is resident is counted.
+    """
+    global _held
+    pid, now = os.getpid(), time.monotonic()
+    if _held is None or _held[0] != pid or now - _held[1] > HELD_FOR_S:
+        _held = pid, now, _proportional_kib() // 1024
+    return _held[2]
+
+
+def _proportional_kib() -> int:
+    """Return the proportional set size.
+
+    Source: https://docs.kernel.org/filesystems/proc.html, smaps_rollup; since Linux 4.14.
+    """
+    with suppress(OSError):
+        for line in Path("/proc/self/smaps_rollup").read_bytes().splitlines():
+            if line.startswith(b"Pss:"):
+                return int(line.split()[1])
+    return int(psutil.Process().memory_info().rss) // 1024
 
 
 class MemoryLimit:
@@ -113,6 +145,8 @@ def use_one_arena() -> None:
             ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
 
 
+#: Process, moment and MiB of the last look at what it holds.
+_held: tuple[int, float, int] | None = None
 _PAGE = resource.getpagesize()
 _statm: tuple[int, int] | None = None
 

@@ -19,8 +19,9 @@ from app.strategies.bars import Bars
 from app.strategies.sdk import Context, Signal, Strategy
 from tests.building import candle, walk
 from workers.running import Ran, run_jobs
+from workers.runtime import memory
 from workers.runtime.limits import clock
-from workers.runtime.memory import resident_kib, use_one_arena
+from workers.runtime.memory import held_mb, resident_kib, use_one_arena
 from workers.runtime.strategies import Runtime
 
 pytestmark = [
@@ -139,3 +140,25 @@ def test_a_child_reads_its_own_size():
     os.close(reading)
     os.close(writing)
     assert hoard
+
+
+def test_what_forked_processes_share_is_counted_in_proportion():
+    hoard = b"x" * (256 * MIB)
+    reading, writing = os.pipe()
+    if (child := os.fork()) == 0:
+        os.write(writing, f"{held_mb()} {resident_kib() // 1024}".encode())
+        os._exit(len(hoard) % 2)
+    held, resident = map(int, os.read(reading, 100).split())
+    os.waitpid(child, 0)
+    assert 128 <= held < resident - 100
+    os.close(reading)
+    os.close(writing)
+
+
+def test_what_is_held_is_looked_at_once_a_second(monkeypatch):
+    moments = iter((10.0, 10.5, 11.0, 11.1))
+    looks = iter((100 * 1024, 200 * 1024))
+    monkeypatch.setattr(memory, "_held", None)
+    monkeypatch.setattr(memory.time, "monotonic", lambda: next(moments))
+    monkeypatch.setattr(memory, "_proportional_kib", lambda: next(looks))
+    assert [held_mb() for _ in range(4)] == [100, 100, 100, 200]
