@@ -11,7 +11,7 @@ from pydantic import Field
 from app.domain.base import Value
 from app.domain.selection import ROUNDING_PERCENT, Held, Selected, Selection, SelectionRules
 
-#: Least markets a second, and most memory of all processes of a run, MiB (requirement B8).
+#: Least markets a second, each with all strategies, and most memory of all slots of a run, MiB (requirement B8).
 LEAST_MARKETS_PER_S, MOST_MEMORY_MB = 10.0, 2048.0
 
 #: Errors kept with a record; all are counted.
@@ -41,21 +41,26 @@ class RunFigures(Value):
     failed: Annotated[int, Field(ge=0)] = 0
     cancelled: Annotated[int, Field(ge=0)] = 0
     markets: Annotated[int, Field(ge=0)]
-    """Symbols that were evaluated to the end, each counted once for every strategy."""
+    """Symbols that at least one strategy evaluated."""
     elapsed_s: Annotated[float, Field(ge=0)]
     """From the start to the last unit's end, pauses left out."""
     mean_ms: Annotated[float, Field(ge=0)]
     """Mean time of a unit in its slot."""
     memory_mb: Annotated[float, Field(ge=0)]
-    """Most resident memory of all slots of the run together, MiB."""
+    """Most memory of each slot of the run, summed up, MiB: what slots share is counted in proportion."""
     cpu_percent: Annotated[float, Field(ge=0)]
     """Of one core, all slots of the run together: 200 is two cores in full use."""
     errors: tuple[UnitError, ...] = ()
 
     @property
     def markets_per_s(self) -> float:
-        """Throughput."""
+        """Symbols a second, each with all strategies."""
         return self.markets / self.elapsed_s if self.elapsed_s else 0.0
+
+    @property
+    def evaluations_per_s(self) -> float:
+        """Units a second, those that succeeded: each one strategy on one symbol."""
+        return self.succeeded / self.elapsed_s if self.elapsed_s else 0.0
 
     @property
     def success_percent(self) -> float:
@@ -78,6 +83,7 @@ class ValidationRecord(Value):
 
     figures: RunFigures
     markets_per_s: float
+    evaluations_per_s: float = 0.0
     success_percent: float
     error_count: int
     """All of them; the figures keep the first ones only."""
@@ -97,10 +103,11 @@ def validate(
         held: positions that there were before.
     """
     made = selection or Selection((), (), sum(each.risk_percent for each in held), 0.0)
-    checks = (*_check_run(figures), *_check_selection(made, held, rules))
+    checks = (*_check_run(figures, per_market=selection is not None), *_check_selection(made, held, rules))
     return ValidationRecord(
         figures=figures.model_copy(update={"errors": figures.errors[:MOST_ERRORS]}),
         markets_per_s=figures.markets_per_s,
+        evaluations_per_s=figures.evaluations_per_s,
         success_percent=figures.success_percent,
         error_count=len(figures.errors),
         checks=checks,
@@ -108,7 +115,7 @@ def validate(
     )
 
 
-def _check_run(figures: RunFigures) -> Iterator[Check]:
+def _check_run(figures: RunFigures, *, per_market: bool) -> Iterator[Check]:
     ended = figures.succeeded + figures.failed
     yield Check(
         name="finished",
@@ -116,17 +123,25 @@ def _check_run(figures: RunFigures) -> Iterator[Check]:
         found=f"{figures.succeeded:,} succeeded, {figures.failed:,} failed, {figures.cancelled:,} cancelled",
         passed=ended == figures.units,
     )
-    yield Check(
-        name="throughput",
-        expected=f"above {LEAST_MARKETS_PER_S:g} markets/s",
-        found=f"{figures.markets_per_s:,.1f} markets/s",
-        passed=figures.markets_per_s > LEAST_MARKETS_PER_S,
-    )
+    yield _check_throughput(figures, per_market=per_market)
     yield Check(
         name="memory",
         expected=f"under {MOST_MEMORY_MB:,.0f} MiB",
         found=f"{figures.memory_mb:,.0f} MiB",
         passed=figures.memory_mb < MOST_MEMORY_MB,
+    )
+
+
+def _check_throughput(figures: RunFigures, *, per_market: bool) -> Check:
+    # a backtest goes through years of a market for each of its strategies: there, each time counts
+    evaluations = f"{figures.evaluations_per_s:,.1f} evaluations/s"
+    found = f"{figures.markets_per_s:,.1f} markets/s, {evaluations}" if per_market else evaluations
+    speed = figures.markets_per_s if per_market else figures.evaluations_per_s
+    return Check(
+        name="throughput",
+        expected=f"above {LEAST_MARKETS_PER_S:g} {'markets' if per_market else 'evaluations'}/s",
+        found=found,
+        passed=speed > LEAST_MARKETS_PER_S,
     )
 
 

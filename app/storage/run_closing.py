@@ -5,6 +5,7 @@ Whoever finds that nothing is pending may close a run: the row of the run is loc
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -58,6 +59,7 @@ _FIGURES = """
                                                 WHERE run_id = %(run)s GROUP BY worker) AS slot)::float8 AS memory_mb
     FROM {table} WHERE run_id = %(run)s
 """
+_MARKETS = "SELECT count(DISTINCT symbol) FROM units WHERE run_id = %(run)s AND state = 'succeeded'"
 _FAILED_UNITS = """
     SELECT u.number, v.strategy, u.symbol, u.error_class, u.error, u.attempts
     FROM units u JOIN variants v ON v.run_id = u.run_id AND v.number = u.variant
@@ -107,7 +109,8 @@ def load_held(driver: DriverConnection[Any]) -> tuple[Held, ...]:
 def _end_backtest(driver: DriverConnection[Any], run: Any) -> _Ending:
     rows = driver.execute(_FAILED_UNITS, {"run": run.id}).fetchall()
     errors = [_error(run, number, strategy, symbol, rest) for number, strategy, symbol, *rest in rows]
-    return _Ending(_figures(driver, run, "units", errors), SelectionRules())
+    markets = driver.execute(_MARKETS, {"run": run.id}).fetchone()
+    return _Ending(_figures(driver, run, "units", errors, markets=markets[0] if markets else 0), SelectionRules())
 
 
 def _end_evaluation(driver: DriverConnection[Any], run: Any) -> _Ending:
@@ -123,7 +126,14 @@ def _end_evaluation(driver: DriverConnection[Any], run: Any) -> _Ending:
         _error(run, unit, authors[unit % len(authors)].strategy, symbols[unit // len(authors)], rest)
         for unit, *rest in driver.execute(_FAILED_EVALUATIONS, values)
     ]
-    return _Ending(_figures(driver, run, "slices", errors), rules, _describe(choice, rules, held), choice, held)
+    figures = _figures(driver, run, "slices", errors, markets=run.markets - _count_lost(errors, len(authors)))
+    return _Ending(figures, rules, _describe(choice, rules, held), choice, held)
+
+
+def _count_lost(errors: Sequence[UnitError], variants: int) -> int:
+    """Count the markets on which every strategy failed."""
+    failed = Counter(error.unit // variants for error in errors)
+    return sum(count == variants for count in failed.values())
 
 
 def _describe(choice: Choice, rules: SelectionRules, held: Sequence[Held]) -> dict[str, Any]:
@@ -137,7 +147,9 @@ def _describe(choice: Choice, rules: SelectionRules, held: Sequence[Held]) -> di
     }
 
 
-def _figures(driver: DriverConnection[Any], run: Any, table: str, errors: Sequence[UnitError]) -> RunFigures:
+def _figures(
+    driver: DriverConnection[Any], run: Any, table: str, errors: Sequence[UnitError], *, markets: int
+) -> RunFigures:
     with driver.cursor(row_factory=namedtuple_row) as cursor:
         found: Any = cursor.execute(_FIGURES.format(table=table), {"run": run.id}).fetchone()
     succeeded = run.units - len(errors) - found.cancelled
@@ -146,7 +158,7 @@ def _figures(driver: DriverConnection[Any], run: Any, table: str, errors: Sequen
         succeeded=succeeded,
         failed=len(errors),
         cancelled=found.cancelled,
-        markets=succeeded,
+        markets=markets,
         elapsed_s=found.elapsed_s,
         mean_ms=found.elapsed_ms / run.units,
         memory_mb=found.memory_mb,

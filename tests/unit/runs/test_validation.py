@@ -6,7 +6,7 @@ from app.domain.selection import Candidate, Held, Selection, SelectionRules, ove
 from app.runs.validation import MOST_ERRORS, RunFigures, UnitError, ValidationRecord, validate
 
 RULES = SelectionRules()
-GOOD = RunFigures(units=500, succeeded=500, markets=500, elapsed_s=2.0, mean_ms=7.5, memory_mb=180.0, cpu_percent=190.0)
+GOOD = RunFigures(units=500, succeeded=500, markets=250, elapsed_s=2.0, mean_ms=7.5, memory_mb=180.0, cpu_percent=190.0)
 
 
 def candidates(count: int, edge: float = 20.0) -> list[Candidate]:
@@ -25,14 +25,22 @@ def test_a_good_run_passes_every_check() -> None:
     assert failing(record) == []
     assert {check.name: check.found for check in record.checks} == {
         "finished": "500 succeeded, 0 failed, 0 cancelled",
-        "throughput": "250.0 markets/s",
+        "throughput": "125.0 markets/s, 250.0 evaluations/s",
         "memory": "180 MiB",
         "portfolio risk": "2.00 %",
         "edges": "least 20.00 % of 4",
         "diversification": "most 1 (category3)",
         "stops and targets": "set on 4 of 4",
     }
-    assert (record.markets_per_s, record.success_percent, record.error_count) == (250, 100, 0)
+    assert (record.markets_per_s, record.evaluations_per_s) == (125, 250)
+    assert (record.success_percent, record.error_count) == (100, 0)
+
+
+def test_a_backtest_is_measured_by_its_units() -> None:
+    slow = GOOD.model_copy(update={"elapsed_s": 40.0})  # 6 markets a second, each with two strategies
+    assert failing(validate(slow, RULES)) == []
+    assert failing(validate(slow, RULES, Selection((), (), 0.0, 0.0))) == ["throughput"]
+    assert validate(slow, RULES).checks[1].found == "12.5 evaluations/s"
 
 
 @pytest.mark.parametrize(
