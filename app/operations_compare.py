@@ -9,9 +9,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from app.errors import WrongStateError
 from app.operations import Operations
 from app.storage import comparing, runs
 from app.storage.comparing import Said, SaidByUnit
+from app.storage.run_deletion import is_trimmed
 
 #: Difference of two strengths that counts: what the gate takes two answers for equal by.
 TOLERANCE = 1e-7
@@ -73,10 +75,15 @@ def compare_live(operations: Operations, run_id: int) -> LiveComparison:
 
     Raises:
         ConfigurationError: there is no such run.
+        WrongStateError: its signals were deleted.
     """
     decisions, differences, units = 0, list[Difference](), 0
     with operations.reading() as connection:
         spec = runs.load_run(connection, run_id).spec
+        if is_trimmed(connection, run_id):
+            raise WrongStateError(
+                f"run {run_id}: its signals were deleted with its details: start it anew to compare it"
+            )
         place = (spec.timeframe.value, spec.from_time, spec.to_time)
         for unit in list(comparing.load_unit_signals(connection, run_id)):
             live = comparing.load_live_signals(connection, unit, *place)

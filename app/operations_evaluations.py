@@ -16,6 +16,7 @@ from app.operations import Operations
 from app.settings import BatchSettings
 from app.storage import listings_runs, runs
 from app.storage.latest import load_opened
+from app.storage.run_deletion import KEPT_POSITIONS
 
 
 class SelectionReport(NamedTuple):
@@ -69,5 +70,18 @@ def load_selection(operations: Operations, run_id: int, limit: int) -> Selection
         if run.spec.kind is not RunKind.EVALUATE or run.selection is None or run.validation is None:
             found = f"kind {run.spec.kind}, {run.state}"
             raise ConfigurationError(f"run {run_id}: expected an evaluate run that is complete, found: {found}")
-        selected = listings_runs.list_selected(connection, run_id)
-        return SelectionReport(run.selection, selected, listings_runs.list_rejected(connection, run_id, limit))
+        return read_selection(connection, run.id, run.selection, limit)
+
+
+def read_selection(connection: Connection, run_id: int, summary: dict[str, Any], limit: int) -> SelectionReport:
+    """Load what a run selected and what not.
+
+    Args:
+        connection: to Postgres.
+        run_id: of the run.
+        summary: what is stored with the run; its positions, too, once its details were deleted.
+        limit: most rejected ones.
+    """
+    kept = {name: value for name, value in summary.items() if name != KEPT_POSITIONS}
+    selected = summary.get(KEPT_POSITIONS) or listings_runs.list_selected(connection, run_id)
+    return SelectionReport(kept, selected, listings_runs.list_rejected(connection, run_id, limit))

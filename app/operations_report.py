@@ -8,11 +8,13 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
+from sqlalchemy import Connection
+
 from app.domain.base import Value
 from app.domain.runs import UnitState
 from app.domain.selection import SelectionRules
 from app.operations import Operations
-from app.operations_evaluations import load_selection
+from app.operations_evaluations import read_selection
 from app.runs.deflation import Trial, Tried, count_trials, deflate
 from app.runs.metrics import Metrics
 from app.runs.report.document import (
@@ -55,6 +57,8 @@ def build_report(operations: Operations, run_id: int) -> Document:
         earlier = stored.load_earlier(connection, run_id, spec.timeframe, spec.from_time, spec.to_time)
         curves = stored.load_curves(connection, run_id, _best(rows))
         data = _data(connection, run)
+        started_at = stored.load_start(connection, run_id)
+        selection = _selection(connection, run)
     tried = count_trials([_trial_of(run, row) for row in rows], [_trial(run, row) for row in earlier])
     counts = progress.units
     return build_document(
@@ -64,30 +68,34 @@ def build_report(operations: Operations, run_id: int) -> Document:
             kind=spec.kind.value,
             state=progress.state.value,
             created_at=run.created_at,
+            started_at=started_at,
             finished_at=run.finished_at,
             units=run.units,
             succeeded=counts[UnitState.SUCCEEDED],
             failed=counts[UnitState.FAILED],
             cancelled=counts[UnitState.CANCELLED],
             candles=progress.candles,
+            trimmed=progress.is_trimmed,
         ),
         spec=dump_spec(spec),
         data=data,
+        warnings=run.warnings,
         versions={name: version(name) for name in PACKAGES},
         units=[_unit(run, row, curves.get(row["number"]), tried) for row in rows],
-        selection=_selection(operations, run),
+        selection=selection,
         validation=None if run.validation is None else ValidationRecord.model_validate(run.validation),
     )
 
 
-def _selection(operations: Operations, run: Run) -> SelectionReport | None:
+def _selection(connection: Connection, run: Run) -> SelectionReport | None:
     if run.selection is None or "selected" not in run.selection:
         return None
-    found = load_selection(operations, run.id, MOST_REJECTED)
+    found = read_selection(connection, run.id, run.selection, MOST_REJECTED)
     return SelectionReport(
         rules=SelectionRules.model_validate(found.summary["rules"]),
         selected=tuple(SelectedPosition(**_fields(SelectedPosition, row)) for row in found.selected),
         rejected=tuple(_rejected(row) for row in found.rejected),
+        reasons=found.summary["rejected"],
         risk_percent=found.summary["risk_percent"],
         exposure_percent=found.summary["exposure_percent"],
     )
@@ -151,7 +159,7 @@ def _trial(run: Run, row: stored.Row) -> Trial:
     return Trial(row["symbol"], run.spec.timeframe, since, until, identity, row["sharpe"])
 
 
-def _data(connection: Any, run: Run) -> list[DataRange]:
+def _data(connection: Connection, run: Run) -> list[DataRange]:
     spec, length = run.spec, run.spec.timeframe.duration
     range_ = (spec.timeframe, [each.symbol for each in run.series], spec.from_time, spec.to_time)
     ends = stored.load_ends(connection, *range_)

@@ -22,6 +22,7 @@ from app.errors import (
     ConfigurationError,
     NodeUnavailableError,
     SpecificationError,
+    UnknownRunError,
     UnknownStrategyError,
 )
 from app.operations import Operations
@@ -167,6 +168,16 @@ def load(operations: Operations, run_id: int) -> tuple[Run, Progress]:
         return runs.load_run(connection, run_id), runs.load_progress(connection, run_id)
 
 
+def load_newest(operations: Operations, limit: int) -> list[tuple[Run, Progress]]:
+    """Load the newest runs and how far they are."""
+    found = []
+    with operations.reading() as connection:
+        for run in runs.list_runs(connection, limit):
+            with suppress(UnknownRunError):  # deleted since
+                found.append((run, runs.load_progress(connection, run.id)))
+    return found
+
+
 def pause(operations: Operations, run_id: int) -> RunState:
     """Stop giving a run work: its slots leave it within a second, between two slices of a unit. Idempotent."""
     return _switch(operations, run_id, RunState.PAUSED, (RunState.RUNNING,))
@@ -189,7 +200,12 @@ def cancel(operations: Operations, run_id: int) -> RunState:
 
 
 def retry_failed(operations: Operations, run_id: int) -> int:
-    """Execute the failed units of a run again, with all of their attempts; return how many."""
+    """Execute the failed units of a run again, with all of their attempts; return how many.
+
+    Raises:
+        UnknownRunError: there is none of that number.
+        WrongStateError: details of the run were deleted.
+    """
     with operations.changing() as connection:
         runs.load_run(connection, run_id)
         count = runs.retry_units(connection, run_id)

@@ -46,6 +46,7 @@ def describe_progress(run: Run, progress: Progress) -> dict[str, Any]:
         "work_s": round(progress.elapsed_ms / 1000, 3),
         "cpu_s": round(progress.cpu_ms / 1000, 3),
         "memory_mb": progress.memory_mb,
+        "trimmed": progress.is_trimmed,
     }
 
 

@@ -283,6 +283,9 @@ class RunSettings(Group):
     """Candles of runs that a slot keeps between units, least recently used series dropped first; 500,000 take 24 MB."""
     cached_mb: Annotated[int, Field(ge=1)] = 32
     """Indicators of the newest series that a slot keeps between units, MB: the units of a grid share them."""
+    details_days: Annotated[float, Field(ge=0)] = 90.0
+    """Days after its end for which a run keeps its details: signals, trades, curves, answers; 0 keeps them for good.
+    Its figures stay in any case. As long as outcomes: then there is nothing left to compare signals with."""
     nice: Annotated[int, Field(ge=0, le=19)] = 10
     """How much lower the priority of the slots of a node is that serves only runs: live slots get the cores at once."""
 

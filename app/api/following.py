@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import structlog
 from anyio import CapacityLimiter, to_thread
 
-from app.domain.runs import RunState
-from app.errors import CandlefleetError, TransientError
+from app.domain.runs import ENDED
+from app.errors import CandlefleetError, TransientError, UnknownRunError
 from app.operations import Operations
 from app.operations_runs import load
 from app.operations_runs_shown import describe_progress
@@ -28,9 +28,6 @@ LOOK_EVERY_S = 0.5
 
 #: Seconds without news after which a watcher is told that there are none: proxies cut what is silent for a minute.
 NO_NEWS_S = 10.0
-
-#: States in which nothing happens to a run any more, unless its failed units are tried again.
-ENDED = (RunState.COMPLETE, RunState.CANCELLED)
 
 
 class Seen(NamedTuple):
@@ -160,6 +157,10 @@ class Follower:
     async def _look_at(self, run_id: int) -> None:
         try:
             seen = await to_thread.run_sync(self._look, run_id, limiter=self._thread)
+        except UnknownRunError:  # it ended and was deleted since the last look: whoever asks again hears that
+            if run_id not in self._watched:
+                return
+            seen = self._watched[run_id].seen._replace(is_end=True)
         except CandlefleetError as error:  # Postgres is away: those who watch wait with us
             log.warning("cannot look at a run", run=run_id, error=str(error))
             return

@@ -29,9 +29,10 @@ from app.api.tokens import Caller
 from app.domain.runs import RunSpec, RunState, UnitState
 from app.errors import SpecificationError, WrongStateError
 from app.operations import Operations
+from app.operations_deletion import delete
 from app.operations_evaluations import load_selection
 from app.operations_report import build_report
-from app.operations_runs import FILES, cancel, estimate, load, pause, plan, resume, retry_failed, start
+from app.operations_runs import FILES, cancel, estimate, load, load_newest, pause, plan, resume, retry_failed, start
 from app.operations_runs_shown import describe_plan, describe_run
 from app.runs.report.document import Document
 from app.runs.report.html import to_html
@@ -108,9 +109,7 @@ def start_run(
 @router.get("", response_model=list[RunShape])
 def list_runs(_: Reader, operations: Working, limit: Limit = 20) -> list[dict[str, Any]]:
     """List runs, the newest first."""
-    with operations.reading() as connection:
-        found = runs.list_runs(connection, limit)
-        return [describe_run(run, runs.load_progress(connection, run.id)) for run in found]
+    return [describe_run(*each) for each in load_newest(operations, limit)]
 
 
 @router.get("/{run}")
@@ -178,7 +177,19 @@ def cancel_run(run: RunId, caller: Operator, operations: Working) -> RunShape:
     return _steered(operations, run, "cancelled", caller)
 
 
-@router.post("/{run}/retry", responses=documented(403))
+@router.delete(
+    "/{run}", status_code=status.HTTP_204_NO_CONTENT, response_class=Response, responses=documented(403, 409)
+)
+def delete_run(run: RunId, caller: Operator, operations: Working) -> None:
+    """Delete a run that has ended and all it left behind; its units no longer count as trials of later runs.
+
+    One that has not ended answers 409: cancel it first. Safe to repeat, also after a request that was cut off.
+    """
+    delete(operations, run)
+    log.info("a run was deleted", run=run, by=caller.name)
+
+
+@router.post("/{run}/retry", responses=documented(403, 409))
 def retry_run(run: RunId, caller: Operator, operations: Working) -> RetriedShape:
     """Execute the failed units of a run again, also when it has ended."""
     count = retry_failed(operations, run)

@@ -65,6 +65,8 @@ class ProgressShape(Shape):
     """The same in CPU time."""
     memory_mb: int
     """Most that a slot held when it ended a unit; what slots share is counted in proportion."""
+    trimmed: bool
+    """Whether it has ended, and its details were deleted since: signals, trades, curves, answers."""
 
 
 class AskedShape(Shape):

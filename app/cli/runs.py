@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from app.cli.deletion import delete_runs
 from app.cli.output import Json, Limit, err, out, print_json, print_rows, say
 from app.cli.selection import print_evaluations, print_selection, print_validation
 from app.cli.session import operating, stop_on_signals
@@ -27,6 +28,7 @@ from app.operations_runs import (
     cancel,
     estimate,
     load,
+    load_newest,
     pause,
     plan,
     require_alive,
@@ -41,7 +43,6 @@ from app.runs.report.document import Document, SelectionReport
 from app.runs.report.html import to_html
 from app.runs.report.table import to_csv
 from app.runs.specification import read_spec
-from app.storage import runs
 from app.storage.listings_runs import list_trades
 from app.storage.runs import Progress as RunProgress
 from app.storage.runs import Run, dump_spec
@@ -53,6 +54,8 @@ RANKED = 20
 
 #: Seconds between two looks at a run.
 LOOK_EVERY_S = 0.25
+
+cli.command("delete")(delete_runs)
 
 RunId = Annotated[int, typer.Argument(metavar="RUN", help="Number of the run.")]
 
@@ -108,9 +111,8 @@ def start_run(
 @cli.command("list")
 def list_runs(limit: Limit = 20, as_json: Json = False) -> None:
     """List runs, the newest first."""
-    with operating() as operations, operations.reading() as connection:
-        found = [(run, runs.load_progress(connection, run.id)) for run in runs.list_runs(connection, limit)]
-    rows = [describe_run(run, progress) for run, progress in found]
+    with operating() as operations:
+        rows = [describe_run(*each) for each in load_newest(operations, limit)]
     columns = ("id", "state", "kind", "strategies", "symbols", "timeframe", "units", "ended", "failed", "created_at")
     print_rows(rows, columns, as_json=as_json, empty="No runs: start one with 'candlefleet runs start SPEC.toml'.")
 
@@ -133,6 +135,8 @@ def show(
     _print_run(found, progress, as_json=False)
     for warning in found.warnings:
         say(f"warning: {warning}", style="yellow")
+    if progress.is_trimmed:
+        say("Its details were deleted (CANDLEFLEET_RUNS__DETAILS_DAYS); all figures are whole", style="yellow")
     if found.spec.kind is RunKind.EVALUATE:
         print_evaluations(units)
         return
@@ -151,11 +155,11 @@ def show_trades(
 ) -> None:
     """List the closed trades of a backtest's unit, the oldest first."""
     with operating() as operations:
-        load(operations, run)
+        _, progress = load(operations, run)
         with operations.reading() as connection:
             rows = list_trades(connection, run, unit, limit)
     columns = ("number", "opened_at", "closed_at", "side", "quantity", "entry_price", "exit_price", "fees", "profit")
-    print_rows(rows, (*columns, "reason"), as_json=as_json, empty="No trades.")
+    print_rows(rows, (*columns, "reason"), as_json=as_json, empty="Deleted." if progress.is_trimmed else "No trades.")
 
 
 @cli.command("selection")

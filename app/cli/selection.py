@@ -28,7 +28,8 @@ def print_selection(report: SelectionReport) -> None:
     print_rows(report.selected, chosen, as_json=False, empty="Nothing was selected.")
     out.print()
     columns = ("symbol", "action", "strategy", "category", "edge_percent", "reason", "detail")
-    print_rows(report.rejected, columns, as_json=False, empty="Nothing was rejected.")
+    empty = "Which were rejected is no longer stored." if report.summary["rejected"] else "Nothing was rejected."
+    print_rows(report.rejected, columns, as_json=False, empty=empty)
     out.print()
     _print_summary(report.summary)
 

@@ -43,6 +43,10 @@ class RunState(StrEnum):
     COMPLETE = "complete"
 
 
+#: States in which nothing of a run is executed any more.
+ENDED = (RunState.COMPLETE, RunState.CANCELLED)
+
+
 class UnitState(StrEnum):
     """What became of a unit. One that is executed now is pending: only its result makes it anything else."""
 

@@ -19,6 +19,7 @@ from app.maintenance.metrics import Findings
 from app.maintenance.partitions import Partitioner, Retention
 from app.maintenance.relay import Relay
 from app.maintenance.republisher import Republisher
+from app.maintenance.run_details import RunTrimmer
 from app.maintenance.runner import Runner
 from app.maintenance.stalls import StallDetector
 from app.settings import Settings
@@ -59,11 +60,16 @@ def build_services(settings: Settings, app: Celery, publisher: Publisher) -> Cal
             Partitioner(begin),
             Retention(begin, timedelta(days=settings.maintenance.retention_days)),
             BatchKeeper(begin, Tickets(publisher, silence), every_s),
+            *_build_trimmer(begin, settings.runs.details_days),
             Janitor(begin, fleet.forget, silence, every_s),
             Relay(begin, publisher, settings.action_stream, settings.actions.stream_length, settings.actions.every_s),
         )
 
     return build
+
+
+def _build_trimmer(begin: Begin, days: float) -> tuple[Service, ...]:
+    return (RunTrimmer(begin, timedelta(days=days)),) if days else ()
 
 
 def build_runner(settings: Settings, app: Celery, publisher: Publisher) -> Runner:

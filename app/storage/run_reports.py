@@ -18,6 +18,10 @@ _UNITS = text("""
     FROM units u JOIN variants v ON v.run_id = u.run_id AND v.number = u.variant
     WHERE u.run_id = :run ORDER BY u.number
 """)
+_START = text("""
+    SELECT least((SELECT min(started_at) FROM units WHERE run_id = :run),
+                 (SELECT min(started_at) FROM slices WHERE run_id = :run))
+""")
 #: What was tried on the same series and an overlapping range before.
 _EARLIER = text("""
     SELECT u.symbol, r.from_time, r.to_time, v.implementation, v.fingerprint, v.params,
@@ -67,6 +71,12 @@ class Gaps(NamedTuple):
 def load_units(connection: Connection, run: int) -> list[Row]:
     """Load all units of a run with their variant and metrics, by number."""
     return _rows(connection, _UNITS, run=run)
+
+
+def load_start(connection: Connection, run: int) -> datetime | None:
+    """Return when a slot first claimed work of a run that it recorded; None before that."""
+    started: datetime | None = connection.execute(_START, {"run": run}).scalar()
+    return started
 
 
 def load_earlier(connection: Connection, run: int, timeframe: Timeframe, since: datetime, until: datetime) -> list[Row]:

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, func, insert, null, select, text, update
 
 from app.domain.runs import (
+    ENDED,
     Evaluation,
     RunKind,
     RunSpec,
@@ -21,10 +22,11 @@ from app.domain.runs import (
     Variant,
     cut_slices,
 )
-from app.errors import UnknownRunError
+from app.errors import UnknownRunError, WrongStateError
 from app.storage.copying import build_rows, copy_rows, ints, word
 from app.storage.engine import driver_of
 from app.storage.run_closing import close_run
+from app.storage.run_deletion import is_trimmed
 from app.storage.schema import runs, slices, units, variants
 from app.storage.slices import retry_failed, save_slices
 
@@ -117,6 +119,8 @@ class Progress:
     """Most that a slot held when it ended a unit; what slots share is counted in proportion."""
     slots: int
     """That work on it now."""
+    is_trimmed: bool
+    """Whether it has ended, and details of it were deleted since."""
 
     @property
     def total(self) -> int:
@@ -191,8 +195,12 @@ def load_run(connection: Connection, run_id: int) -> Run:
     """
     row = connection.execute(select(runs).where(runs.c.id == run_id)).one_or_none()
     if row is None:
-        raise UnknownRunError(f"no run {run_id}: 'candlefleet runs list' lists the newest")
+        raise _unknown(run_id)
     return _read(row)
+
+
+def _unknown(run_id: int) -> UnknownRunError:
+    return UnknownRunError(f"no run {run_id}: 'candlefleet runs list' lists the newest")
 
 
 def find_run(connection: Connection, key: str) -> Run | None:
@@ -207,24 +215,32 @@ def list_runs(connection: Connection, limit: int) -> list[Run]:
 
 
 def load_progress(connection: Connection, run_id: int) -> Progress:
-    """Count the units of a run."""
-    state, kind = connection.execute(select(runs.c.state, runs.c.kind).where(runs.c.id == run_id)).one()
-    if kind == RunKind.EVALUATE:
-        return _load_evaluation_progress(connection, run_id, RunState(state))
+    """Count the units of a run.
+
+    Raises:
+        UnknownRunError: there is none of that number.
+    """
+    run = connection.execute(select(runs.c.state, runs.c.kind).where(runs.c.id == run_id)).one_or_none()
+    if run is None:
+        raise _unknown(run_id)
+    state, trimmed = RunState(run.state), run.state in ENDED and is_trimmed(connection, run_id)
+    if run.kind == RunKind.EVALUATE:
+        return _load_evaluation_progress(connection, run_id, state, is_trimmed=trimmed)
     rows = {row.state: row for row in connection.execute(_COUNTS, {"run": run_id})}
     done = [row for name, row in rows.items() if name in (UnitState.SUCCEEDED, UnitState.FAILED)]
     return Progress(
-        state=RunState(state),
+        state=state,
         units={each.value: rows[each].units if each in rows else 0 for each in UnitState},
         candles=sum(row.candles for row in done if row.state == UnitState.SUCCEEDED),
         elapsed_ms=sum(row.elapsed_ms for row in done),
         cpu_ms=sum(row.cpu_ms for row in done),
         memory_mb=max((row.memory_mb for row in done), default=0),
         slots=len(load_held_tickets(connection, run_id)),
+        is_trimmed=trimmed,
     )
 
 
-def _load_evaluation_progress(connection: Connection, run_id: int, state: RunState) -> Progress:
+def _load_evaluation_progress(connection: Connection, run_id: int, state: RunState, *, is_trimmed: bool) -> Progress:
     row = connection.execute(_EVALUATION_COUNTS, {"run": run_id}).one()
     return Progress(
         state=state,
@@ -234,6 +250,7 @@ def _load_evaluation_progress(connection: Connection, run_id: int, state: RunSta
         cpu_ms=row.cpu_ms,
         memory_mb=row.memory_mb,
         slots=len(load_held_tickets(connection, run_id)),
+        is_trimmed=is_trimmed,
     )
 
 
@@ -271,9 +288,16 @@ def cancel_units(connection: Connection, run_id: int) -> int:
 
 
 def retry_units(connection: Connection, run_id: int) -> int:
-    """Make the failed units of a run pending again, so that its validation does not hold any more; return how many."""
-    evaluations = retry_failed(driver_of(connection), run_id)
+    """Make the failed units of a run pending again, so that its validation does not hold any more; return how many.
+
+    Raises:
+        WrongStateError: details of the run were deleted.
+    """
+    # first of all: it locks the run, whose details might be deleted at this moment
     connection.execute(update(runs).where(runs.c.id == run_id).values(validation=null()))
+    if load_progress(connection, run_id).is_trimmed:
+        raise WrongStateError(f"run {run_id}: its details were deleted, so no unit joins them: start a new run")
+    evaluations = retry_failed(driver_of(connection), run_id)
     failed = units.c.run_id == run_id, units.c.state == UnitState.FAILED.value
     values = {"state": UnitState.PENDING.value, "attempts": 0, "error_class": None, "error": None, "finished_at": None}
     return evaluations + connection.execute(update(units).where(*failed).values(**values)).rowcount

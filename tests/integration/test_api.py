@@ -222,14 +222,19 @@ def test_a_run_is_started_and_steered(api: Api) -> None:
     assert path.endswith(str(api.get("/api/runs?limit=1").body[0]["id"]))
     assert [api.post(f"{path}/pause").body["state"] for _ in range(2)] == ["paused", "paused"]
     assert api.post(f"{path}/resume").body["state"] == "running"
+    refused = api.ask("DELETE", path, OPERATE)
+    assert (refused.status, "runs cancel" in refused.body["detail"]) == (409, True)
     assert [api.post(f"{path}/cancel").body["state"] for _ in range(2)] == ["cancelled", "cancelled"]
     assert {api.post(f"{path}/{verb}").status for verb in ("pause", "resume")} == {409}
     units = api.get(f"{path}/units?state=cancelled&limit=3").body
     assert [unit["state"] for unit in units] == ["cancelled"] * 3
     assert api.get(f"{path}/units?state=failed").body == []
     assert api.post(f"{path}/retry").body == {"units": 0}
+    assert api.ask("DELETE", path, READ).status == 403
+    assert [api.ask("DELETE", path, OPERATE).status for _ in range(2)] == [204, 404]
+    assert api.get(path).status == 404
     log = api.log.read_text()
-    assert all(f"a run was {what}" in log for what in ("started", "paused", "resumed", "cancelled"))
+    assert all(f"a run was {what}" in log for what in ("started", "paused", "resumed", "cancelled", "deleted"))
     assert "operator" in log
 
 

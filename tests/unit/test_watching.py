@@ -9,7 +9,7 @@ from app.storage.runs import Progress
 
 def progress(succeeded: int, failed: int = 0, slots: int = 2, candles: int = 0) -> Progress:
     units = {"pending": 100 - succeeded - failed, "succeeded": succeeded, "failed": failed, "cancelled": 0}
-    return Progress(RunState.RUNNING, units, candles, 0.0, 0.0, 0, slots)
+    return Progress(RunState.RUNNING, units, candles, 0.0, 0.0, 0, slots, is_trimmed=False)
 
 
 def test_rate_and_time_left_are_those_since_somebody_watches() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -37,6 +37,8 @@ class RunSummary(Value):
     cancelled: int = 0
     candles: int
     """Candles that were evaluated, over all units."""
+    trimmed: bool = False
+    """Whether its details were deleted since: trades, signals, curves, answers, rejections. Figures are whole."""
 
 
 class DataRange(Value):
@@ -138,6 +140,9 @@ class SelectionReport(Value):
     rules: SelectionRules
     selected: tuple[SelectedPosition, ...]
     rejected: tuple[RejectedCandidate, ...]
+    """Those that came closest; there may be more."""
+    reasons: dict[str, int] = Field(default_factory=dict)
+    """How many candidates were rejected for which reason, all of them."""
     risk_percent: float
     exposure_percent: float
 
@@ -154,6 +159,7 @@ class SelectionReport(Value):
                 RejectedCandidate(**_fields(RejectedCandidate, {**each.candidate._asdict(), **each._asdict()}))
                 for each in selection.rejected
             ),
+            reasons=dict(Counter(each.reason.value for each in selection.rejected)),
             risk_percent=selection.risk_percent,
             exposure_percent=selection.exposure_percent,
         )
@@ -169,6 +175,8 @@ class Document(Value):
     spec: dict[str, JsonValue]
     """What the operator asked for."""
     data: tuple[DataRange, ...]
+    warnings: tuple[str, ...] = ()
+    """What was worth knowing when it was planned."""
     versions: dict[str, str]
     units: tuple[UnitReport, ...]
     """Best Sharpe ratio first; units without one last."""
@@ -184,6 +192,7 @@ def build_document(
     spec: dict[str, JsonValue],
     data: Sequence[DataRange],
     versions: dict[str, str],
+    warnings: Sequence[str] = (),
     units: Iterable[UnitReport],
     selection: SelectionReport | None = None,
     validation: ValidationRecord | None = None,
@@ -196,6 +205,7 @@ def build_document(
         spec=spec,
         data=tuple(sorted(data, key=lambda each: (each.symbol, each.timeframe.duration))),
         versions=versions,
+        warnings=tuple(warnings),
         units=ranked,
         heat=build_heat(ranked),
         selection=selection,

@@ -83,6 +83,7 @@ class Page:
     series_cut: str | None
     rejected: Sequence[RejectedCandidate]
     rejected_cut: str | None
+    all_rejected: int
     reasons: list[tuple[str, int]]
     failed: Sequence[UnitReport]
     failed_cut: str | None
@@ -95,6 +96,8 @@ def build_page(document: Document) -> Page:
     drawn = [(rank, unit, unit.curve) for rank, unit in measured if unit.curve is not None]
     failed = [unit for unit in document.units if unit.error is not None]
     rejected = document.selection.rejected if document.selection else ()
+    reasons = (document.selection and document.selection.reasons) or Counter(each.reason for each in rejected)
+    all_rejected = sum(reasons.values())
     luck = _best_of_luck(document.units)
     return Page(
         document=document,
@@ -110,8 +113,9 @@ def build_page(document: Document) -> Page:
         series=document.data[:MOST_SERIES],
         series_cut=_cut("first of", MOST_SERIES, len(document.data), "series"),
         rejected=rejected[:MOST_REJECTED],
-        rejected_cut=_cut("best of", MOST_REJECTED, len(rejected), "candidates"),
-        reasons=Counter(each.reason for each in rejected).most_common(),
+        rejected_cut=_cut("best of", MOST_REJECTED, all_rejected, "candidates") if rejected else None,
+        all_rejected=all_rejected,
+        reasons=Counter(reasons).most_common(),
         failed=failed[:MOST_FAILED],
         failed_cut=_cut("first of", MOST_FAILED, len(failed), "failed units"),
         spec=list(flatten(document.spec)),

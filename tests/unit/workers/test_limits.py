@@ -159,6 +159,6 @@ def test_what_is_held_is_looked_at_once_a_second(monkeypatch):
     moments = iter((10.0, 10.5, 11.0, 11.1))
     looks = iter((100 * 1024, 200 * 1024))
     monkeypatch.setattr(memory, "_held", None)
-    monkeypatch.setattr(memory.time, "monotonic", lambda: next(moments))
+    monkeypatch.setattr("workers.runtime.memory.time.monotonic", lambda: next(moments))
     monkeypatch.setattr(memory, "_proportional_kib", lambda: next(looks))
     assert [held_mb() for _ in range(4)] == [100, 100, 100, 200]
