@@ -36,6 +36,9 @@ from app.storage.runs import Run, dump_spec
 #: Units whose curve is drawn: more cannot be told apart on a page.
 MOST_CURVES = 100
 
+#: Strategies with a symbol whose best unit has its curve drawn, whatever its rank.
+MOST_PAIRS = 20
+
 #: Rejections that are told, those that came closest first.
 MOST_REJECTED = 10_000
 
@@ -111,10 +114,13 @@ def _fields(model: type[Value], row: stored.Row) -> stored.Row:
 
 
 def _best(rows: Sequence[stored.Row]) -> list[int]:
-    """Return the units with the highest Sharpe ratio, those without one last."""
+    """Return the units with the highest Sharpe ratio, and the best one of each of the best strategies and symbols."""
     known = [row for row in rows if row["metrics"]]
     ranked = sorted(known, key=lambda row: (row["metrics"]["sharpe"] is None, -(row["metrics"]["sharpe"] or 0.0)))
-    return [row["number"] for row in ranked[:MOST_CURVES]]
+    firsts: dict[tuple[str, str], int] = {}
+    for row in ranked:
+        firsts.setdefault((row["strategy"], row["symbol"]), row["number"])
+    return [*(row["number"] for row in ranked[:MOST_CURVES]), *list(firsts.values())[:MOST_PAIRS]]
 
 
 def _unit(run: Run, row: stored.Row, curve: stored.Row | None, tried: Tried) -> UnitReport:

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from app.cli.deletion import delete_runs
-from app.cli.output import Json, Limit, err, out, print_json, print_rows, say
+from app.cli.output import Json, Limit, err, out, print_json, print_rows, print_text, say
 from app.cli.selection import print_evaluations, print_selection, print_validation
 from app.cli.session import operating, stop_on_signals
 from app.cli.watching import showing
@@ -229,7 +229,7 @@ def report(
     if csv is not None:
         csv.write_text(to_csv(document), encoding="utf-8")
     if as_json:
-        print_json(document.model_dump(mode="json"))
+        print_text(document.model_dump_json(indent=2))
         return
     for path in filter(None, (html, csv)):
         say(f"Written: {path}")

@@ -23,6 +23,9 @@ MOST_BARS = 40
 #: Share of holding that must be within the scale for it to be drawn: slices of a line tell nothing.
 LEAST_SEEN = 0.8
 
+#: Times as wide as its values an axis may be so that it holds a mark beside them.
+MOST_ROOM = 3.0
+
 #: Cells of a curve drawn in a table cell.
 SPARK_POINTS = 40
 
@@ -112,7 +115,10 @@ def draw_histogram(values: Sequence[float], mark: float | None = None) -> Histog
         values: any order.
         mark: a value to be marked, if it is given.
     """
-    scale, marks = round_scale(min(values), max(values), 8)
+    low, high = min(values), max(values)
+    if mark is not None and max(high, mark) - min(low, mark) <= MOST_ROOM * (high - low):
+        low, high = min(low, mark), max(high, mark)
+    scale, marks = round_scale(low, high, 8)
     steps = len(marks) - 1
     count = steps * max(1, MOST_BARS // steps)  # so that a bar begins at every mark
     width = (scale.high - scale.low) / count

@@ -14,6 +14,7 @@ from pydantic import JsonValue
 from app.runs.report.charts import CurveChart, Histogram, draw_curve, draw_histogram, draw_spark
 from app.runs.report.document import DataRange, Document, HeatMap, RejectedCandidate, UnitReport
 from app.runs.report.formats import number
+from app.runs.report.grids import Cell, Grid, build_grids
 from app.runs.report.heat import find_limit, step_of
 from app.runs.report.sampling import SampledCurve
 
@@ -23,6 +24,8 @@ MOST_UNITS, MOST_CHARTS = 100, 13
 MOST_SYMBOLS = 60
 #: Rows of the lists of series, rejections and failed units.
 MOST_SERIES, MOST_REJECTED, MOST_FAILED = 100, 100, 50
+#: Strategies, or params of them, whose Sharpe ratios are laid out.
+MOST_GRIDS = 12
 #: Fewer units than this are read one by one: their distribution says nothing.
 FEWEST_IN_HISTOGRAM = 12
 
@@ -64,6 +67,18 @@ class HeatTable:
 
 
 @dataclass(frozen=True, slots=True)
+class GridTable:
+    """Sharpe ratios by params as they are shown."""
+
+    grid: Grid
+    limit: float
+
+    def step(self, cell: Cell) -> int | None:
+        """Return the step of a cell's colour."""
+        return step_of(cell.sharpe, self.limit)
+
+
+@dataclass(frozen=True, slots=True)
 class Page:
     """Everything the template needs beside the document; `..._cut` says what is left out, None when nothing is."""
 
@@ -72,6 +87,7 @@ class Page:
     rows_cut: str | None
     panels: list[Panel]
     panels_cut: str | None
+    grids: list[GridTable]
     sharpes: Histogram | None
     best_of_luck: float | None
     """Sharpe ratio a year that the best of so many worthless trials is expected to show."""
@@ -93,7 +109,7 @@ class Page:
 def build_page(document: Document) -> Page:
     """Choose what is shown of a document."""
     measured = [(rank, unit) for rank, unit in enumerate(document.units, 1) if unit.metrics is not None]
-    drawn = [(rank, unit, unit.curve) for rank, unit in measured if unit.curve is not None]
+    drawn = _choose_curves(measured)
     failed = [unit for unit in document.units if unit.error is not None]
     rejected = document.selection.rejected if document.selection else ()
     reasons = (document.selection and document.selection.reasons) or Counter(each.reason for each in rejected)
@@ -104,7 +120,8 @@ def build_page(document: Document) -> Page:
         rows=[_row(rank, unit) for rank, unit in measured[:MOST_UNITS]],
         rows_cut=_cut("best of", MOST_UNITS, len(measured), "units"),
         panels=[Panel(rank, unit, curve, draw_curve(curve)) for rank, unit, curve in drawn[:MOST_CHARTS]],
-        panels_cut=_cut("best ones with a stored curve, of", min(MOST_CHARTS, len(drawn)), len(measured), "units"),
+        panels_cut=_panels_cut(drawn[:MOST_CHARTS], len(measured)),
+        grids=[GridTable(grid, _grid_limit(grid)) for grid in build_grids(document.units)[:MOST_GRIDS]],
         sharpes=_draw_sharpes(document.units, luck),
         best_of_luck=luck,
         heat=_build_heat(document.heat),
@@ -120,6 +137,28 @@ def build_page(document: Document) -> Page:
         failed_cut=_cut("first of", MOST_FAILED, len(failed), "failed units"),
         spec=list(flatten(document.spec)),
     )
+
+
+def _choose_curves(measured: Sequence[tuple[int, UnitReport]]) -> list[tuple[int, UnitReport, SampledCurve]]:
+    """Return the units to draw: the best one of each strategy and symbol; of a single pair all, best first.
+
+    The best variants of one strategy on one symbol are alike: twelve of their curves say what one says.
+    """
+    drawn = [(rank, unit, unit.curve) for rank, unit in measured if unit.curve is not None]
+    firsts: dict[tuple[str, str], tuple[int, UnitReport, SampledCurve]] = {}
+    for each in drawn:
+        firsts.setdefault((each[1].strategy, each[1].symbol), each)
+    return list(firsts.values()) if len(firsts) > 1 else drawn
+
+
+def _panels_cut(drawn: Sequence[tuple[int, UnitReport, SampledCurve]], count: int) -> str | None:
+    pairs = {(unit.strategy, unit.symbol) for _, unit, _ in drawn}
+    which = "best of each strategy on a symbol, of" if len(pairs) > 1 else "best ones with a stored curve, of"
+    return _cut(which, len(drawn), count, "units")
+
+
+def _grid_limit(grid: Grid) -> float:
+    return find_limit(cell.sharpe for _, cells in grid.rows for cell in cells)
 
 
 def flatten(spec: dict[str, JsonValue], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -61,8 +61,19 @@ def time_ticks(from_ms: int, to_ms: int, most: int = 6) -> list[Tick]:
     span_ms = to_ms - from_ms
     if span_ms <= 0:
         return [Tick(0.0, _write(_at(from_ms), "%-d %b %Y"))]
-    moments = _moments(_at(from_ms), _at(to_ms), span_ms / 1000 / most)
-    return [Tick((round(at.timestamp() * 1000) - from_ms) / span_ms, label) for at, label in moments]
+    moments = list(_moments(_at(from_ms), _at(to_ms), span_ms / 1000 / most))
+    labels = [label for _, label in moments]
+    if moments:
+        labels[0] = _whole(*moments[0])
+    places = [(round(at.timestamp() * 1000) - from_ms) / span_ms for at, _ in moments]
+    return [Tick(place, label) for place, label in zip(places, labels, strict=True)]
+
+
+def _whole(at: datetime, label: str) -> str:
+    """Return the label of an axis' first moment: it says the day of an hour, the year of a day or month."""
+    if label == f"{at.year}":
+        return label
+    return _write(at, "%-d %b %H:%M") if ":" in label else f"{label} {at.year}"
 
 
 def _moments(start: datetime, end: datetime, least_step_s: float) -> Iterator[tuple[datetime, str]]:

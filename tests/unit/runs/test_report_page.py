@@ -14,6 +14,7 @@ from app.domain.candles import Timeframe
 from app.runs.metrics import compute
 from app.runs.report.document import Document, RejectedCandidate, UnitReport, build_document
 from app.runs.report.html import to_html
+from app.runs.report.page import build_page
 from app.runs.report.sampling import sample
 from tests.unit.runs.curves import NO_TRADES, curve, trades
 from tests.unit.runs.documents import document
@@ -90,8 +91,8 @@ def test_only_the_pages_own_script_may_run() -> None:
 
 def test_every_section_is_there(sixty: Reader) -> None:
     sections = [attrs["id"] for tag, attrs in sixty.elements if tag == "section"]
-    assert sections == ["leaderboard", "curves", "luck", "heat", "selection", "validation", "run"]
-    assert "13 best ones with a stored curve, of 60 units" in sixty.text("curves")
+    assert sections == ["leaderboard", "curves", "params", "luck", "heat", "selection", "validation", "run"]
+    assert "13 best of each strategy on a symbol, of 60 units" in sixty.text("curves")
     assert sixty.count("figure", **{"class": "small"}) == 12
     assert "trading.fee_percent 0.1" in sixty.text("run")
     assert "TA-Lib 0.8.2" in sixty.text("run")
@@ -122,11 +123,12 @@ def test_the_numbers_are_the_documents() -> None:
         "1 macd BTC-USD 1d",
         "5.52",  # 0.2887 times the root of 365.25
         "\u2013 \u2013",  # no deflation
-        "8.9 4.0 4.9 3e06",  # return, holding, their difference; 1.089 to the power of 121.75
+        "8.9 10.0",  # return, drawdown
+        "2 50.0 4.00",  # trades, win rate, profit factor
+        "4.0 4.9 3e06",  # holding, what is above it; 1.089 to the power of 121.75
         "220.7 11.03",  # 11.55 % and 0.5774 times the same root
-        "10.0 2 d",
-        "50.0 4.00 37.5",  # win rate, profit factor, exposure
-        "2 1.00 0.0",  # trades, fees, turnover
+        "2 d 37.5",  # longest fall, exposure
+        "1.00 0.0",  # fees, turnover
     )
     assert " ".join(row) in text
 
@@ -184,6 +186,28 @@ def test_a_run_that_only_selects_has_no_leaderboard() -> None:
     reader = Reader(to_html(rebuilt(made, units=units, run=made.run.model_copy(update={"kind": "evaluate"}))))
     sections = [attrs["id"] for tag, attrs in reader.elements if tag == "section"]
     assert sections == ["selection", "validation", "run"]
+
+
+def test_the_best_variants_of_one_pair_do_not_crowd_out_the_other_pairs() -> None:
+    made = document(60)
+    pairs = [(each.unit.strategy, each.unit.symbol) for each in build_page(made).panels]
+    assert len(set(pairs)) == len(pairs) == 13
+    alone = [unit.model_copy(update={"strategy": "one", "symbol": "ONE"}) for unit in made.units]
+    assert len(build_page(rebuilt(made, units=alone)).panels) == 13
+
+
+def test_a_run_whose_details_are_gone_says_so_and_has_no_empty_charts() -> None:
+    made = document(60, candles=100)
+    units = [unit.model_copy(update={"curve": None}) for unit in made.units]
+    reader = Reader(to_html(rebuilt(made, units=units, run=made.run.model_copy(update={"trimmed": True}))))
+    assert "Details were deleted." in reader.text("") and "charts are missing for that reason" in reader.text("")
+    assert "curves" not in [attrs.get("id") for _, attrs in reader.elements]
+    assert "5." in reader.text("leaderboard") and reader.count("svg", **{"class": "spark"}) == 0
+
+
+def test_warnings_of_the_plan_are_told() -> None:
+    made = rebuilt(document(1, candles=100), warnings=("219 candles are missing",))
+    assert "219 candles are missing" in Reader(to_html(made)).text("")
 
 
 def test_a_run_of_nothing_is_a_page_all_the_same() -> None:

@@ -73,14 +73,23 @@ def test_ticks_of_time_lie_inside_and_ascend(start, span, most) -> None:
 @pytest.mark.parametrize(
     ("days", "labels"),
     [
-        (0.25, ["1 Jan", "01:00", "02:00", "03:00", "04:00", "05:00", "06:00"]),
-        (10, ["2 Jan", "4 Jan", "6 Jan", "8 Jan", "10 Jan"]),
+        (0.25, ["1 Jan 2024", "01:00", "02:00", "03:00", "04:00", "05:00", "06:00"]),
+        (10, ["2 Jan 2024", "4 Jan", "6 Jan", "8 Jan", "10 Jan"]),
         (365, ["2024", "Apr", "Jul", "Oct"]),
         (3653, ["2024", "2026", "2028", "2030", "2032", "2034"]),
     ],
 )
 def test_ticks_of_time_are_what_people_write(days, labels) -> None:
     assert [tick.label for tick in time_ticks(FIRST_MS, FIRST_MS + round(days * DAY_MS))] == labels
+
+
+def test_the_first_tick_says_what_the_others_leave_out() -> None:
+    after_one = FIRST_MS + 3_600_000
+    assert time_ticks(after_one, after_one + 6 * 3_600_000)[0].label == "1 Jan 01:00"
+    assert [tick.label for tick in time_ticks(FIRST_MS + 25 * DAY_MS, FIRST_MS + 400 * DAY_MS)][:2] == [
+        "Apr 2024",
+        "Jul",
+    ]
 
 
 def test_a_curve_is_drawn_where_it_belongs() -> None:
@@ -113,6 +122,11 @@ def test_a_histogram_counts_every_value_once(values, mark) -> None:
     assert sum(bar.count for bar in drawn.bars) == len(values)
     assert all(bar.x >= 0 and bar.x + bar.width <= 1001 and 0 < bar.height <= 1000 for bar in drawn.bars)
     assert drawn.mark is None or 0 <= drawn.mark <= 1
+
+
+def test_what_luck_would_show_is_on_the_axis_unless_that_squeezes_the_units() -> None:
+    near, far = (draw_histogram([0.0, 1.0, 2.0], mark) for mark in (4.0, 40.0))
+    assert near.mark is not None and 0.9 < near.mark <= 1 and far.mark is None
 
 
 def test_a_heat_map_has_a_cell_for_every_symbol_and_strategy() -> None:
