@@ -167,10 +167,10 @@ def _trial(run: Run, row: stored.Row) -> Trial:
 
 def _data(connection: Connection, run: Run) -> list[DataRange]:
     spec, length = run.spec, run.spec.timeframe.duration
-    range_ = (spec.timeframe, [each.symbol for each in run.series], spec.from_time, spec.to_time)
+    range_ = (spec.timeframe, [each.symbol for each in run.series], run.from_time, run.to_time)
     ends = stored.load_ends(connection, *range_)
     broken = [each.symbol for each in run.series if each.missing]
-    gaps = stored.load_gaps(connection, spec.timeframe, broken, spec.from_time, spec.to_time) if broken else {}
+    gaps = stored.load_gaps(connection, spec.timeframe, broken, run.from_time, run.to_time) if broken else {}
     return [
         DataRange(
             symbol=each.symbol,

@@ -52,6 +52,9 @@ cli = typer.Typer(help="Start, watch and steer batch runs.", no_args_is_help=Tru
 #: Units that `report` prints; all of them are in the page, in CSV and in JSON.
 RANKED = 20
 
+#: Strategies that `list` names of a run.
+FEW = 3
+
 #: Seconds between two looks at a run.
 LOOK_EVERY_S = 0.25
 
@@ -113,6 +116,7 @@ def list_runs(limit: Limit = 20, as_json: Json = False) -> None:
     """List runs, the newest first."""
     with operating() as operations:
         rows = [describe_run(*each) for each in load_newest(operations, limit)]
+    rows = rows if as_json else [{**row, "strategies": _few(row["strategies"])} for row in rows]
     columns = ("id", "state", "kind", "strategies", "symbols", "timeframe", "units", "ended", "failed", "created_at")
     print_rows(rows, columns, as_json=as_json, empty="No runs: start one with 'candlefleet runs start SPEC.toml'.")
 
@@ -371,6 +375,11 @@ def _print_run(run: Run, progress: RunProgress, *, as_json: bool) -> None:
     print_rows([row], (*columns, "work_s", "memory_mb"), as_json=False, empty="")
     if row["validation"] is not None:
         print_validation(row["validation"])
+
+
+def _few(names: list[str]) -> str:
+    """Write a list that has to fit into a cell."""
+    return ", ".join(names if len(names) <= FEW else [*names[: FEW - 1], f"{len(names) - FEW + 1} more"])
 
 
 def _figures(metrics: dict[str, Any] | None) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from app.errors import UnknownRunError, WrongStateError
 from app.storage.listings_runs import list_selected
 
 #: Numbers in a batch: with curves of 500 cells some tens of milliseconds.
-BATCH = 500
+BATCH = 250
 
 #: What can go without changing a figure of the run, and by which number; of an evaluate run, why units failed stays.
 _DETAILS = (

@@ -89,6 +89,10 @@ class Run:
     state: RunState
     key: str | None
     spec: RunSpec
+    from_time: datetime
+    """Of the candles that count, the earliest open time; of an evaluate run that of the oldest that is not stale."""
+    to_time: datetime
+    """Open time of the first candle that does not count."""
     units: int
     candles: int
     window: int
@@ -324,7 +328,7 @@ def close_finished(connection: Connection) -> int:
 
 def _read(row: Row[Any]) -> Run:
     sizes = ("id", "key", "units", "candles", "window", "hard_limit_s")
-    shown = (*sizes, "warnings", "created_at", "finished_at", "selection", "validation")
+    shown = (*sizes, "from_time", "to_time", "warnings", "created_at", "finished_at", "selection", "validation")
     values = {name: getattr(row, name) for name in shown}
     series = [Series(*each) for each in row.series]
     return Run(**values, state=RunState(row.state), spec=RunSpec.model_validate(row.spec), series=series)

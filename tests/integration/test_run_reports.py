@@ -21,7 +21,7 @@ from app.runs.report.table import to_csv
 from app.runs.specification import parse_spec
 from app.settings import Settings
 from app.storage.candles import record_candles
-from tests.building import START, definition, register, walk
+from tests.building import definition, register, walk
 from workers.lifecycle import Slot, open_slot
 from workers.shared import Shared
 
@@ -116,8 +116,10 @@ def test_an_evaluate_run_tells_what_was_selected(operations: Operations, slot: S
     evaluate = {"kind": "evaluate", "from": None, "to": at, "selection": {"min_edge_percent": 0.0001}}
     document = report(operations, slot, **evaluate)
     assert document.selection is not None and document.units == ()
+    assert {(each.candles, each.to_time) for each in document.data} == {(1, datetime.fromisoformat(at))}
+    page = to_html(document)
+    assert "The latest candle of each market; the newest closed 2024-01-26 00:00" in page and "1970" not in page
     selection = document.selection
     assert {each.symbol for each in selection.selected} | {each.symbol for each in selection.rejected} == {"AAA", "BBB"}
     assert document.selection.rules.min_edge_percent == 0.0001
     assert to_html(document).count("AAA") >= 1
-    assert START.isoformat()[:10] in to_html(document)

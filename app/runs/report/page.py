@@ -24,6 +24,8 @@ MOST_UNITS, MOST_CHARTS = 100, 13
 MOST_SYMBOLS = 60
 #: Rows of the lists of series, rejections and failed units.
 MOST_SERIES, MOST_REJECTED, MOST_FAILED = 100, 100, 50
+#: How moments begin that stand for the latest candle, whenever it is.
+NEVER = "9999"
 #: Strategies, or params of them, whose Sharpe ratios are laid out.
 MOST_GRIDS = 12
 #: Fewer units than this are read one by one: their distribution says nothing.
@@ -135,7 +137,7 @@ def build_page(document: Document) -> Page:
         reasons=Counter(reasons).most_common(),
         failed=failed[:MOST_FAILED],
         failed_cut=_cut("first of", MOST_FAILED, len(failed), "failed units"),
-        spec=list(flatten(document.spec)),
+        spec=list(flatten(_stated(document))),
     )
 
 
@@ -159,6 +161,16 @@ def _panels_cut(drawn: Sequence[tuple[int, UnitReport, SampledCurve]], count: in
 
 def _grid_limit(grid: Grid) -> float:
     return find_limit(cell.sharpe for _, cells in grid.rows for cell in cells)
+
+
+def _stated(document: Document) -> dict[str, JsonValue]:
+    """Return what was asked for without what was left open, and without the range that an evaluate run has not."""
+    stated: dict[str, JsonValue] = {name: value for name, value in document.spec.items() if value not in (None, {}, [])}
+    if document.run.kind == "evaluate":
+        stated.pop("from", None)
+        if str(stated.get("to", "")) >= NEVER:
+            del stated["to"]
+    return stated
 
 
 def flatten(spec: dict[str, JsonValue], prefix: str = "") -> Iterator[tuple[str, str]]:
