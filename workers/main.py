@@ -90,7 +90,7 @@ class Node:
             self.settings.database_dsn,
             node=sender.hostname,
             queues=[queue.name for queue in sender.task_consumer.queues],
-            slots=lambda: sender.pool.num_processes,
+            slots=lambda: count_slots(sender.pool),
             tally=self.shared.tally,
             every_s=self.settings.worker.heartbeat_s,
         )
@@ -115,6 +115,14 @@ class Node:
         # having a receiver keeps Celery from configuring logging its own way
         configure_logging(self.settings.log)
         quieten()
+
+
+def count_slots(pool: Any) -> int:
+    """Return how many slots Celery's pool has; none once it has ended and the node is about to say goodbye."""
+    try:
+        return int(pool.num_processes)
+    except AttributeError:  # of the pool inside, which it forgets when it stops
+        return 0
 
 
 def is_for_runs_only(queues: Collection[str]) -> bool:

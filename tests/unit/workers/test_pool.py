@@ -6,9 +6,11 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+from celery.concurrency.prefork import TaskPool
 from hypothesis import given
 from hypothesis import strategies as st
 
+from workers.main import count_slots
 from workers.pool import Gate
 
 WEIGHTS = {"control": 1000, "high": 8, "normal": 3, "low": 1}
@@ -108,3 +110,10 @@ def test_everything_starts_once_in_the_order_of_its_queue_and_within_the_slots(c
     assert len(slots.started) == len(sent) and set(slots.started) == set(sent)
     for name in ("high", "normal", "low"):
         assert [r for r in slots.started if r.queue == name] == [r for r in sent if r.queue == name]
+
+
+def test_a_pool_that_has_ended_has_no_slots() -> None:
+    pool = TaskPool(3)
+    assert count_slots(pool) == 0  # not started either
+    pool._pool = type("Inner", (), {"_processes": 3})()
+    assert count_slots(pool) == 3
