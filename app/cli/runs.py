@@ -12,7 +12,8 @@ from typing import Annotated, Any
 import typer
 
 from app.cli.deletion import delete_runs
-from app.cli.output import Json, Limit, err, out, print_json, print_rows, print_text, say
+from app.cli.output import Json, Limit, err, out, print_json, print_rows, say
+from app.cli.run_report import report, shorten
 from app.cli.selection import print_evaluations, print_selection, print_validation
 from app.cli.session import operating, stop_on_signals
 from app.cli.watching import showing
@@ -22,7 +23,6 @@ from app.errors import ConfigurationError, StorageUnavailableError
 from app.operations import Operations
 from app.operations_compare import LiveComparison, RunComparison, compare_live, compare_runs
 from app.operations_evaluations import load_selection
-from app.operations_report import build_report
 from app.operations_runs import (
     Watch,
     cancel,
@@ -38,10 +38,6 @@ from app.operations_runs import (
     with_a_node,
 )
 from app.operations_runs_shown import describe_plan, describe_run, list_units
-from app.runs.metrics import Metrics
-from app.runs.report.document import Document, SelectionReport
-from app.runs.report.html import to_html
-from app.runs.report.table import to_csv
 from app.runs.specification import read_spec
 from app.storage.listings_runs import list_trades
 from app.storage.runs import Progress as RunProgress
@@ -49,16 +45,11 @@ from app.storage.runs import Run, dump_spec
 
 cli = typer.Typer(help="Start, watch and steer batch runs.", no_args_is_help=True)
 
-#: Units that `report` prints; all of them are in the page, in CSV and in JSON.
-RANKED = 20
-
 #: Strategies that `list` names of a run.
 FEW = 3
 
 #: Seconds between two looks at a run.
 LOOK_EVERY_S = 0.25
-
-cli.command("delete")(delete_runs)
 
 RunId = Annotated[int, typer.Argument(metavar="RUN", help="Number of the run.")]
 
@@ -144,8 +135,8 @@ def show(
     if found.spec.kind is RunKind.EVALUATE:
         print_evaluations(units)
         return
-    rows = [{**unit, **_figures(unit["metrics"])} for unit in units]
-    columns = ("number", "strategy", "params", "symbol", "candles", "state", *_figures(None))
+    rows = [{**unit, **shorten(unit["metrics"])} for unit in units]
+    columns = ("number", "strategy", "params", "symbol", "candles", "state", *shorten(None))
     failed = ("error",) if any(unit["error"] for unit in units) else ()
     print_rows(rows, (*columns, *failed), as_json=False, empty="No such units.")
 
@@ -219,51 +210,6 @@ def retry(run: RunId, failed: Annotated[bool, typer.Option("--failed", help="Tho
 
 
 @cli.command()
-def report(
-    run: RunId,
-    html: Annotated[Path | None, typer.Option(help="Write one self-contained page there.")] = None,
-    csv: Annotated[Path | None, typer.Option(help="Write the figures of all units there, a row each.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Report on a run: ranking with deflated Sharpe ratios, curves, data, versions."""
-    with operating() as operations:
-        document = build_report(operations, run)
-    if html is not None:
-        html.write_text(to_html(document), encoding="utf-8")
-    if csv is not None:
-        csv.write_text(to_csv(document), encoding="utf-8")
-    if as_json:
-        print_text(document.model_dump_json(indent=2))
-        return
-    for path in filter(None, (html, csv)):
-        say(f"Written: {path}")
-    if document.selection is None:
-        _print_ranking(document)
-    else:
-        _print_selected(document.selection)
-
-
-def _print_selected(selection: SelectionReport) -> None:
-    rows = [each.model_dump() for each in selection.selected]
-    columns = ("symbol", "action", "strategy", "edge_percent", "price", "stop", "target", "size_percent")
-    print_rows(rows, (*columns, "risk_percent"), as_json=False, empty="Nothing was selected.")
-
-
-def _print_ranking(document: Document) -> None:
-    rows = [
-        {"unit": unit.label, "symbol": unit.symbol, "state": unit.state, **_figures(_plain(unit.metrics))}
-        | ({"deflated": unit.deflated.probability, "trials": unit.deflated.trials} if unit.deflated else {})
-        for unit in document.units[:RANKED]
-    ]
-    columns = ("unit", "symbol", "state", "return_percent", "sharpe", "deflated", "trials", "max_drawdown_percent")
-    print_rows(rows, (*columns, "trades"), as_json=False, empty="No units.")
-
-
-def _plain(metrics: Metrics | None) -> dict[str, Any] | None:
-    return None if metrics is None else metrics.model_dump()
-
-
-@cli.command()
 def compare(
     run: RunId,
     other: Annotated[int | None, typer.Argument(metavar="RUN2", help="Another run.")] = None,
@@ -301,7 +247,7 @@ def _print_comparison(found: RunComparison, limit: int, *, as_json: bool) -> Non
         print_json({**counted, "differing": len(differing), "listed": [each._asdict() for each in differing[:limit]]})
         return
     say(f"{len(found.units):,} units in both, {len(differing):,} with other figures", style=None)
-    pairs = [(each, _figures(each.first), _figures(each.second)) for each in differing[:limit]]
+    pairs = [(each, shorten(each.first), shorten(each.second)) for each in differing[:limit]]
     rows = [
         {"strategy": each.strategy, "params": each.params, "symbol": each.symbol}
         | {f"{name}_1": value for name, value in first.items()}
@@ -382,12 +328,6 @@ def _few(names: list[str]) -> str:
     return ", ".join(names if len(names) <= FEW else [*names[: FEW - 1], f"{len(names) - FEW + 1} more"])
 
 
-def _figures(metrics: dict[str, Any] | None) -> dict[str, Any]:
-    known = metrics or {}
-    names = ("total_return_percent", "sharpe", "max_drawdown_percent", "trades")
-    return {name.removeprefix("total_"): known.get(name) for name in names}
-
-
 def _read_grid(given: Any) -> dict[str, list[Any]]:
     """Read ``fast=5,8`` and ``ema_cross.fast=5,8``."""
     grid: dict[str, Any] = {}
@@ -415,3 +355,7 @@ def _tell(run: int, state: RunState) -> None:
 def _exit(progress: RunProgress) -> None:
     if progress.units[UnitState.FAILED] and progress.state is RunState.COMPLETE:
         raise typer.Exit(1)
+
+
+cli.command("report")(report)
+cli.command("delete")(delete_runs)
