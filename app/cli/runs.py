@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from app.cli.deletion import delete_runs
+from app.cli.filters import MOST_RUN, RunId
 from app.cli.output import Json, Limit, err, out, print_json, print_rows, say
 from app.cli.run_report import report, shorten
 from app.cli.selection import print_evaluations, print_selection, print_validation
@@ -51,8 +52,6 @@ FEW = 3
 #: Seconds between two looks at a run.
 LOOK_EVERY_S = 0.25
 
-RunId = Annotated[int, typer.Argument(metavar="RUN", help="Number of the run.")]
-
 
 @cli.command("start")
 def start_run(
@@ -65,8 +64,11 @@ def start_run(
     ] = None,
     symbol: Annotated[list[str] | None, typer.Option(help="Stored series, with * and ?; repeatable.")] = None,
     timeframe: Annotated[Timeframe | None, typer.Option(help="Of the candles.")] = None,
-    since: Annotated[datetime | None, typer.Option("--from", help="Open time of the first candle, UTC.")] = None,
-    until: Annotated[datetime | None, typer.Option("--to", help="Open time of the first candle beyond, UTC.")] = None,
+    since: Annotated[
+        str | None,
+        typer.Option("--from", metavar="TIME", help="Open time of the first candle, UTC or with offset."),
+    ] = None,
+    until: Annotated[str | None, typer.Option("--to", metavar="TIME", help="The same of the first one beyond.")] = None,
     grid: Annotated[list[str] | None, typer.Option(metavar="PARAM=V,V", help="Values to try; repeatable.")] = None,
     method: Annotated[Method | None, typer.Option(help="windows: exactly as live, slower.")] = None,
     key: Annotated[str | None, typer.Option(help="Idempotency key: started again, the same run.")] = None,
@@ -86,9 +88,9 @@ def start_run(
             "method": method,
             "key": key,
         },
-        **{"from": _utc(since), "to": _utc(until), "grid": _read_grid(grid or ())},
+        **{"from": since, "to": until, "grid": _read_grid(grid or ())},
     }
-    wanted = read_spec(spec, {name: value for name, value in flags.items() if value})
+    wanted = read_spec(spec, {name: value for name, value in flags.items() if value not in (None, [], {})})
     with operating() as operations:
         if dry_run:
             _print_plan(operations, wanted, as_json=as_json)
@@ -212,7 +214,7 @@ def retry(run: RunId, failed: Annotated[bool, typer.Option("--failed", help="Tho
 @cli.command()
 def compare(
     run: RunId,
-    other: Annotated[int | None, typer.Argument(metavar="RUN2", help="Another run.")] = None,
+    other: Annotated[int | None, typer.Argument(metavar="RUN2", min=1, max=MOST_RUN, help="Another run.")] = None,
     live: Annotated[bool, typer.Option("--live", help="With what live recorded of the same candles.")] = False,
     limit: Limit = 50,
     as_json: Json = False,
@@ -342,10 +344,6 @@ def _read_grid(given: Any) -> dict[str, list[Any]]:
         except ValueError:
             place[param] = values.split(",")
     return grid
-
-
-def _utc(moment: datetime | None) -> datetime | None:
-    return None if moment is None else moment.replace(tzinfo=UTC)
 
 
 def _tell(run: int, state: RunState) -> None:

@@ -91,6 +91,13 @@ def test_a_run_without_a_node_waits_and_is_steered(stage: Stage, run: Run) -> No
 
 
 @pytest.mark.usefixtures("stage")
+def test_a_range_with_an_offset_is_converted(run: Run) -> None:
+    begin = ("--from", "2024-01-08T00:00-05:00", "--to", "2024-01-09")
+    spec = document(run, "show", start(run, *begin)["id"])["spec"]
+    assert (spec["from"], spec["to"]) == ("2024-01-08T05:00:00Z", "2024-01-09T00:00:00Z")
+
+
+@pytest.mark.usefixtures("stage")
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [

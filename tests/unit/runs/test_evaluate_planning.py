@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.domain.candles import Timeframe
+from app.domain.candles import EPOCH, Timeframe
 from app.domain.runs import LATEST, RunSpec, Series, cut_slices
 from app.domain.strategies import StrategyDefinition
 from app.errors import ConfigurationError
@@ -58,6 +58,12 @@ def test_it_needs_no_range_and_comes_back_from_storage_as_it_was() -> None:
 )
 def test_what_cannot_be_is_refused_with_its_field(changes: dict[str, Any], said: str) -> None:
     assert said in refusal(FRESH, **changes)
+
+
+def test_an_age_beyond_all_time_allows_any_candle() -> None:
+    for age in (10**9, 10**30):
+        evaluation = build_evaluation(BatchSettings(), parse_spec({**SPEC, "max_age_candles": age}), NOW)
+        assert evaluation is not None and evaluation.since == EPOCH
 
 
 def test_markets_that_are_all_stale_are_refused_and_a_few_are_told() -> None:

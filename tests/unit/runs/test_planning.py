@@ -138,6 +138,12 @@ def test_moments_are_utc_where_no_zone_is_stated(moment: object) -> None:
     assert parse_spec({**SPEC, "from": moment}).from_time == datetime(2024, 1, 1, tzinfo=UTC)
 
 
+@pytest.mark.parametrize(("field", "moment"), [("to", "9999-12-31T23:59:59-23:00"), ("from", "0001-01-01T00:00+05:00")])
+def test_a_moment_beyond_all_years_is_refused_with_its_field(field: str, moment: str) -> None:
+    said = refusal(**{field: moment})
+    assert f"{field}: expected a moment in the years 1 to 9999 of UTC, found" in said
+
+
 def test_limits_that_a_specification_leaves_out_are_those_of_the_settings() -> None:
     batch = BatchSettings(timeout_ms=7, retries=1, max_concurrency=3, batch_size=9)
     spec = with_defaults(parse_spec({**SPEC, "limits": {"retries": 4, "memory_mb": 64}}), batch)
