@@ -24,6 +24,7 @@ from app.errors import (
     SpecificationError,
     UnknownRunError,
     UnknownStrategyError,
+    WrongStateError,
 )
 from app.operations import Operations
 from app.operations_evaluations import build_evaluation, find_markets
@@ -159,12 +160,12 @@ def _cost_ms(variant: Variant, known: dict[str, float], jobs: dict[int, float], 
 
 
 def load(operations: Operations, run_id: int) -> tuple[Run, Progress]:
-    """Load a run and how far it is.
+    """Load a run and how far it is, both of the same moment.
 
     Raises:
         UnknownRunError: there is none of that number.
     """
-    with operations.reading() as connection:
+    with operations.reading_once() as connection:
         return runs.load_run(connection, run_id), runs.load_progress(connection, run_id)
 
 
@@ -179,24 +180,34 @@ def load_newest(operations: Operations, limit: int) -> list[tuple[Run, Progress]
 
 
 def pause(operations: Operations, run_id: int) -> RunState:
-    """Stop giving a run work: its slots leave it within a second, between two slices of a unit. Idempotent."""
+    """Stop giving a run work: its slots leave it within a second, between two slices of a unit. Idempotent.
+
+    Raises:
+        UnknownRunError: there is none of that number.
+        WrongStateError: it has ended.
+    """
     return _switch(operations, run_id, RunState.PAUSED, (RunState.RUNNING,))
 
 
 def resume(operations: Operations, run_id: int) -> RunState:
-    """Let a paused run go on. Idempotent."""
+    """Let a paused run go on. Idempotent; else as `pause`."""
     state = _switch(operations, run_id, RunState.RUNNING, (RunState.PAUSED,))
     _send_now(operations)
     return state
 
 
 def cancel(operations: Operations, run_id: int) -> RunState:
-    """End a run: no unit of it counts from now on, also one that is executed now. Idempotent."""
+    """End a run: no unit of it counts from now on, also one that is executed now. Idempotent.
+
+    Raises:
+        UnknownRunError: there is none of that number.
+        WrongStateError: it is complete.
+    """
     with operations.changing() as connection:
         runs.load_run(connection, run_id)
         if runs.switch(connection, run_id, RunState.CANCELLED, OPEN):
             runs.cancel_units(connection, run_id)
-        return runs.load_run(connection, run_id).state
+        return _require(runs.load_run(connection, run_id), RunState.CANCELLED)
 
 
 def retry_failed(operations: Operations, run_id: int) -> int:
@@ -346,7 +357,13 @@ def _switch(operations: Operations, run_id: int, state: RunState, allowed: Seque
     with operations.changing() as connection:
         runs.load_run(connection, run_id)
         runs.switch(connection, run_id, state, allowed)
-        return runs.load_run(connection, run_id).state
+        return _require(runs.load_run(connection, run_id), state)
+
+
+def _require(run: Run, wanted: RunState) -> RunState:
+    if run.state is not wanted:
+        raise WrongStateError(f"run {run.id} is {run.state}: it has ended and cannot become {wanted}")
+    return wanted
 
 
 def list_failures(operations: Operations, run_id: int, limit: int) -> list[dict[str, object]]:

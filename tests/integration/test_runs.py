@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import psycopg
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from app.broker import BATCH_QUEUE, Publisher, create_celery
 from app.domain.candles import Timeframe
@@ -23,7 +23,7 @@ from app.domain.strategies import Trading
 from app.errors import ConfigurationError, MessageError
 from app.operations import Operations
 from app.operations_compare import compare_live, compare_runs
-from app.operations_runs import cancel, estimate, pause, plan, resume, start
+from app.operations_runs import cancel, estimate, load, pause, plan, resume, start
 from app.runs.evaluating import evaluate_span
 from app.runs.report.sampling import sample
 from app.runs.shapes import Trade
@@ -100,6 +100,24 @@ def begin(operations: Operations, *symbols: str, **changes: Any) -> Run:
     register(operations.engine, definition("cross"))
     store(operations.engine, *symbols)
     return start(operations, parse_spec({**SPEC, **changes})).run
+
+
+def test_a_run_and_how_far_it_is_are_of_the_same_moment(
+    operations: Operations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = begin(operations, "AAA")
+    count = runs.load_progress
+
+    def count_later(connection: Connection, run_id: int) -> runs.Progress:
+        cancel(operations, run_id)
+        return count(connection, run_id)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(runs, "load_progress", count_later)
+        found, progress = load(operations, run.id)
+    assert (found.finished_at, progress.state, progress.units["pending"]) == (None, RunState.RUNNING, 1)
+    found, progress = load(operations, run.id)
+    assert found.finished_at is not None and progress.state is RunState.CANCELLED
 
 
 def finish(slot: Slot, run_id: int) -> None:
