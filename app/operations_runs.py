@@ -19,6 +19,7 @@ from app.domain.costs import Room
 from app.domain.runs import Method, RunLimits, RunSpec, RunState, UnitState, Variant
 from app.errors import (
     BrokerUnavailableError,
+    CandlefleetError,
     ConfigurationError,
     NodeUnavailableError,
     SpecificationError,
@@ -30,6 +31,7 @@ from app.operations import Operations
 from app.operations_evaluations import build_evaluation, find_markets
 from app.processes import Children
 from app.runs.planning import Plan, Planner, Source, Stored
+from app.runs.specification import Draft
 from app.settings import BatchSettings
 from app.storage import ranges, runs
 from app.storage import strategies as catalogue
@@ -76,6 +78,30 @@ class Estimate(NamedTuple):
     """Implementations of which nothing is known yet."""
 
 
+def require_sound(operations: Operations, draft: Draft) -> RunSpec:
+    """Return the specification of a draft that nothing is wrong with on its own.
+
+    Raises:
+        SpecificationError: something is; names it with everything else that planning finds wrong.
+    """
+    if draft.spec is not None and not draft.problems:
+        return draft.spec
+    problems = dict.fromkeys((*draft.problems, *_find_more(operations, draft.spec)))
+    raise SpecificationError(draft.source, list(problems))
+
+
+def _find_more(operations: Operations, spec: RunSpec | None) -> Sequence[str]:
+    if spec is None:
+        return ()
+    try:
+        plan(operations, spec)
+    except SpecificationError as error:
+        return error.problems
+    except CandlefleetError:  # such as Postgres that is away: what is wrong without it is said nevertheless
+        return ()
+    return ()
+
+
 def plan(operations: Operations, spec: RunSpec) -> Plan:
     """Plan a run; nothing is stored.
 
@@ -93,7 +119,8 @@ def plan(operations: Operations, spec: RunSpec) -> Plan:
         else:
             series = ranges.count_candles(connection, matching, spec.timeframe, spec.from_time, spec.to_time)
     planner = Planner(Registry(settings.strategies.modules), settings.worker.window, settings.runs.most_units)
-    planned = planner.plan(spec, _sources(operations, spec), Stored(symbols, series))
+    sources, problems = _find_sources(operations, spec)
+    planned = planner.plan(spec, sources, Stored(symbols, series), problems)
     return replace(planned, evaluation=evaluation)
 
 
@@ -287,19 +314,23 @@ def require_alive(node: Children) -> None:
         raise NodeUnavailableError(f"the worker node for runs ended:\n{node.tail(OWN_NODE)}")
 
 
-def _sources(operations: Operations, spec: RunSpec) -> list[Source]:
-    sources: list[Source] = []
+def _find_sources(operations: Operations, spec: RunSpec) -> tuple[list[Source], list[str]]:
+    """Return the strategies that a run names, and what is wrong with their names."""
+    sources, problems = list[Source](), list[str]()
     for name in spec.strategies:
-        if name.endswith(FILES):
-            sources += [Source(each.definition) for each in operations.read_definitions(Path(name))]
-            continue
         try:
-            with operations.reading() as connection:
-                strategy = catalogue.load_strategy(connection, name)
-        except UnknownStrategyError as error:
-            raise SpecificationError("specification", [f"strategies: {error}"]) from error
-        sources.append(Source(strategy.definition, strategy.id, strategy.revision))
-    return sources
+            sources += _find_source(operations, name)
+        except (UnknownStrategyError, ConfigurationError) as error:
+            problems.append(f"strategies: {error}")
+    return sources, problems
+
+
+def _find_source(operations: Operations, name: str) -> list[Source]:
+    if name.endswith(FILES):
+        return [Source(each.definition, file=name) for each in operations.read_definitions(Path(name))]
+    with operations.reading() as connection:
+        strategy = catalogue.load_strategy(connection, name)
+    return [Source(strategy.definition, strategy.id, strategy.revision)]
 
 
 def _find(operations: Operations, spec: RunSpec) -> Run | None:

@@ -34,13 +34,14 @@ from app.operations_runs import (
     pause,
     plan,
     require_alive,
+    require_sound,
     resume,
     retry_failed,
     start,
     with_a_node,
 )
 from app.operations_runs_shown import describe_plan, describe_run, list_units
-from app.runs.specification import read_spec
+from app.runs.specification import read_draft
 from app.storage.listings_runs import list_trades
 from app.storage.runs import Progress as RunProgress
 from app.storage.runs import Run, dump_spec
@@ -72,6 +73,10 @@ def start_run(
     ] = None,
     until: Annotated[str | None, typer.Option("--to", metavar="TIME", help="The same of the first one beyond.")] = None,
     grid: Annotated[list[str] | None, typer.Option(metavar="PARAM=V,V", help="Values to try; repeatable.")] = None,
+    assign: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Any key, such as trading.fee_percent=0.2; repeatable."),
+    ] = None,
     method: Annotated[Method | None, typer.Option(help="windows: exactly as live, slower.")] = None,
     key: Annotated[str | None, typer.Option(help="Idempotency key: started again, the same run.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would do and cost.")] = False,
@@ -92,8 +97,10 @@ def start_run(
         },
         **{"from": since, "to": until, "grid": _read_grid(grid or ())},
     }
-    wanted = read_spec(spec, {name: value for name, value in flags.items() if value not in (None, [], {})})
+    given = {name: value for name, value in flags.items() if value not in (None, [], {})}
+    draft = read_draft(spec, given, assign or ())
     with operating() as operations:
+        wanted = require_sound(operations, draft)
         if dry_run:
             _print_plan(operations, wanted, as_json=as_json)
             return
@@ -318,12 +325,13 @@ def _print_plan(operations: Operations, spec: RunSpec, *, as_json: bool) -> None
         return
     for warning in planned.warnings:
         say(f"warning: {warning}", style="yellow")
-    out.print("{units:,} units: {variants:,} variants on {symbols:,} symbols, {candles:,} candles".format(**document))
+    sizes = {noun: counted(document[f"{noun}s"], noun) for noun in ("unit", "variant", "symbol", "candle")}
+    out.print("{unit}: {variant} on {symbol}, {candle}".format(**sizes), highlight=False)
     if cost.work_s is None:
         out.print(f"How long is not known: {', '.join(cost.unknown)} never ran")
     else:
         elapsed = "no node serves runs now" if cost.elapsed_s is None else f"about {cost.elapsed_s:,.1f} s"
-        out.print(f"{cost.work_s:,.1f} s of work on {cost.slots} slots: {elapsed}")
+        out.print(f"{cost.work_s:,.1f} s of work on {counted(cost.slots, 'slot')}: {elapsed}", highlight=False)
 
 
 def _print_run(run: Run, progress: RunProgress, *, as_json: bool) -> None:

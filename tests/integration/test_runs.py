@@ -28,7 +28,7 @@ from app.runs.evaluating import evaluate_span
 from app.runs.report.sampling import sample
 from app.runs.shapes import Trade
 from app.runs.spans import Span
-from app.runs.specification import parse_spec, read_spec
+from app.runs.specification import parse_spec, read_draft
 from app.runs.trading import trade
 from app.settings import RunSettings, Settings
 from app.storage import runs, units
@@ -413,11 +413,12 @@ def test_specifications_are_read_from_files_and_flags(tmp_path: Path) -> None:
         'strategies = ["cross"]\ntimeframe = "1h"\nfrom = 2024-01-08T00:00:00Z\nto = 2024-03-01T00:00:00Z\n'
         "grid.fast = [5, 8]\n[limits]\nretries = 0\n"
     )
-    spec = read_spec(file, {"key": "k", "timeframe": "4h"})
+    spec = read_draft(file, {"key": "k", "timeframe": "4h"}).spec
+    assert spec is not None
     assert (spec.key, spec.timeframe, spec.limits.retries) == ("k", Timeframe.H4, 0)
     assert parse_spec(json.loads(json.dumps(runs.dump_spec(spec)))) == spec
     with pytest.raises(ConfigurationError, match="expected a readable file"):
-        read_spec(tmp_path / "none.toml", {})
+        read_draft(tmp_path / "none.toml", {})
 
 
 @pytest.mark.parametrize("wrong", [float("nan"), "\x00"])

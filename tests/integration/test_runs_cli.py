@@ -14,7 +14,7 @@ import pytest
 
 from app.broker import BATCH_QUEUE
 from app.domain.runs import RunState
-from app.errors import WrongStateError
+from app.errors import SpecificationError, WrongStateError
 from app.operations import Operations
 from app.operations_runs import Watch, cancel, pause, resume
 from app.storage.candles import record_candles
@@ -183,3 +183,22 @@ def test_what_cannot_be_is_said_before_anything_happens(run: Run, arguments: tup
     result = run("runs", *arguments)
     assert expected in str(result.exception), result.output
     assert document(run, "list") == []
+
+
+@pytest.mark.usefixtures("stage")
+def test_everything_that_is_wrong_is_said_at_once(run: Run) -> None:
+    wrong = ("--strategy", "cros", "--symbol", "AAB", "--grid", "fast=", "--to", "2023-01-01")
+    more = ("--set", "limits.retries=-1", "--set", "trading.fee=1", "--set", "foo=1", "--strategy", "none.toml")
+    result = run("runs", "start", *RANGE, *wrong, *more)
+    assert isinstance(result.exception, SpecificationError)
+    fields = sorted(problem.partition(": ")[0] for problem in result.exception.problems)
+    expected = ["foo", "from, to", "grid.fast", "limits.retries", "strategies", "strategies", "symbols", "trading.fee"]
+    assert fields == expected
+
+
+@pytest.mark.usefixtures("stage")
+def test_every_key_can_be_set_from_the_command_line(run: Run) -> None:
+    trading = ("--set", "trading.fee_percent=0.2", "--set", "trading.size_by_strength=true")
+    spec = document(run, "show", start(run, *trading, "--set", "limits.retries=0")["id"])["spec"]
+    assert spec["trading"] == {"fee_percent": 0.2, "size_by_strength": True}
+    assert spec["limits"]["retries"] == 0

@@ -50,7 +50,7 @@ def test_it_needs_no_range_and_comes_back_from_storage_as_it_was() -> None:
     [
         ({"from": "2024-01-01T00:00Z"}, "from: means nothing for a run of kind evaluate"),
         ({"trading": {"fee_percent": 1}}, "trading: means nothing for a run of kind evaluate"),
-        ({"selection": {"min_edge": 3}}, "selection.min_edge means nothing: did you mean 'min_edge_percent'?"),
+        ({"selection": {"min_edge": 3}}, "selection.min_edge: unknown key: did you mean 'min_edge_percent'?"),
         ({"selection": {"min_edge_percent": -1}}, "min_edge_percent"),
         ({"max_age_candles": -1}, "max_age_candles"),
         ({"symbols": ["BTC-USDD"]}, "no stored 1h series matches 'BTC-USDD': did you mean 'BTC-USD'?"),
