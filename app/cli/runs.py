@@ -226,6 +226,8 @@ def retry(
         count = retry_failed(operations, run)
     if as_json:
         print_json({"run": run, "units": count})
+    elif not count:
+        say(f"No unit of run {run} failed.")
     else:
         say(f"{counted(count, 'unit')} of run {run} {'is' if count == 1 else 'are'} executed again.")
 
@@ -351,7 +353,7 @@ def _few(names: list[str]) -> str:
 
 
 def _read_grid(given: Any) -> dict[str, list[Any]]:
-    """Read ``fast=5,8`` and ``ema_cross.fast=5,8``."""
+    """Read ``fast=5,8`` and ``ema-cross.fast=5,8``; values of the same param join."""
     grid: dict[str, Any] = {}
     for each in given:
         name, sign, values = each.partition("=")
@@ -359,11 +361,18 @@ def _read_grid(given: Any) -> dict[str, list[Any]]:
             raise ConfigurationError(f"--grid: expected PARAM=VALUE,VALUE, found {each!r}")
         strategy, dot, param = name.rpartition(".")
         place = grid.setdefault(strategy, {}) if dot else grid
-        try:
-            place[param] = json.loads(f"[{values}]")
-        except ValueError:
-            place[param] = values.split(",")
+        if not isinstance(place, dict) or isinstance(place.get(param), dict):
+            raise ConfigurationError(f"--grid {each}: expected a param, found that one of another --grid is a strategy")
+        place[param] = place.get(param, []) + _read_values(values)
     return grid
+
+
+def _read_values(text: str) -> list[Any]:
+    try:
+        read: list[Any] = json.loads(f"[{text}]")
+    except ValueError:
+        return text.split(",")
+    return read
 
 
 def _steer(act: Callable[[Operations, int], RunState], run: int, *, as_json: bool) -> None:
