@@ -62,7 +62,8 @@ def build_report(operations: Operations, run_id: int) -> Document:
         data = _data(connection, run)
         started_at = stored.load_start(connection, run_id)
         selection = _selection(connection, run)
-    tried = count_trials([_trial_of(run, row) for row in rows], [_trial(run, row) for row in earlier])
+    executed = [row for row in rows if row["state"] in (UnitState.SUCCEEDED, UnitState.FAILED)]
+    tried = count_trials([_trial_of(run, row) for row in executed], [_trial(run, row) for row in earlier])
     counts = progress.units
     return build_document(
         made_at=datetime.now(UTC),

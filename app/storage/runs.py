@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Row, func, insert, null, select, text, update
 from app.domain.runs import (
     ENDED,
     Evaluation,
+    Method,
     RunKind,
     RunSpec,
     RunState,
@@ -73,10 +74,19 @@ _UNITS = text("""
     ORDER BY CAST(u.metrics->>'total_return_percent' AS double precision) DESC NULLS LAST, u.number
     LIMIT :limit
 """)
+#: Of late only: strategies, candles and machines change. Candle by candle costs some hundred times what blocks do.
 _COSTS = text("""
     SELECT v.implementation, sum(u.elapsed_ms) / sum(u.candles)
-    FROM (SELECT * FROM units WHERE state = 'succeeded' ORDER BY run_id DESC LIMIT 10000) u
+    FROM (SELECT u.* FROM units u JOIN runs r ON r.id = u.run_id
+          WHERE u.state = 'succeeded' AND r.spec->>'method' = :method ORDER BY u.run_id DESC LIMIT 10000) u
     JOIN variants v ON v.run_id = u.run_id AND v.number = u.variant
+    WHERE v.implementation = ANY(:implementations) GROUP BY v.implementation
+""")
+_EVALUATION_COSTS = text("""
+    SELECT v.implementation, sum(s.elapsed_ms) / sum(cardinality(s.symbols) * cardinality(s.variants))
+    FROM (SELECT s.* FROM slices s JOIN runs r ON r.id = s.run_id
+          WHERE s.state = 'done' AND r.spec->>'method' = :method ORDER BY s.run_id DESC LIMIT 1000) s
+    JOIN variants v ON v.run_id = s.run_id AND v.number = ANY(s.variants)
     WHERE v.implementation = ANY(:implementations) GROUP BY v.implementation
 """)
 
@@ -264,9 +274,19 @@ def list_units(connection: Connection, run_id: int, state: UnitState | None, lim
     return [dict(row) for row in connection.execute(_UNITS, values).mappings()]
 
 
-def load_costs(connection: Connection, implementations: Iterable[str]) -> dict[str, float]:
-    """Return what a candle cost in units of late, milliseconds by implementation; those never seen are absent."""
-    rows = connection.execute(_COSTS, {"implementations": list(implementations)})
+def load_costs(
+    connection: Connection, kind: RunKind, method: Method, implementations: Iterable[str]
+) -> dict[str, float]:
+    """Return what an evaluation cost in runs of late, milliseconds by implementation; those never seen are absent.
+
+    Args:
+        connection: to Postgres.
+        kind: of the run; a backtest evaluates each candle of its units, an evaluate run each unit once.
+        method: of the run.
+        implementations: of its strategies.
+    """
+    values = {"implementations": list(implementations), "method": method.value}
+    rows = connection.execute(_COSTS if kind is RunKind.BACKTEST else _EVALUATION_COSTS, values)
     return {name: float(cost) for name, cost in rows}
 
 
@@ -297,14 +317,17 @@ def retry_units(connection: Connection, run_id: int) -> int:
     Raises:
         WrongStateError: details of the run were deleted.
     """
-    # first of all: it locks the run, whose details might be deleted at this moment
-    connection.execute(update(runs).where(runs.c.id == run_id).values(validation=null()))
+    # first of all: the details of the run might be deleted at this moment
+    connection.execute(select(runs.c.id).where(runs.c.id == run_id).with_for_update())
     if load_progress(connection, run_id).is_trimmed:
         raise WrongStateError(f"run {run_id}: its details were deleted, so no unit joins them: start a new run")
-    evaluations = retry_failed(driver_of(connection), run_id)
+    count = retry_failed(driver_of(connection), run_id)
     failed = units.c.run_id == run_id, units.c.state == UnitState.FAILED.value
     values = {"state": UnitState.PENDING.value, "attempts": 0, "error_class": None, "error": None, "finished_at": None}
-    return evaluations + connection.execute(update(units).where(*failed).values(**values)).rowcount
+    count += connection.execute(update(units).where(*failed).values(**values)).rowcount
+    if count:
+        connection.execute(update(runs).where(runs.c.id == run_id).values(validation=null()))
+    return count
 
 
 def load_open(connection: Connection) -> list[OpenRun]:

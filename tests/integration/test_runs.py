@@ -337,6 +337,13 @@ def test_an_estimate_comes_from_units_of_before(operations: Operations, slot: Sl
     with operations.reading() as connection:
         took_s = runs.load_progress(connection, run.id).elapsed_ms / 1000
     assert after.work_s == pytest.approx(3 * took_s)
+    # what blocks cost says nothing of windows, and a backtest nothing of a market's latest candle
+    for other in ({"method": "windows"}, {"kind": "evaluate", "from": None}):
+        told = {key: value for key, value in {**SPEC, **other}.items() if value}
+        assert estimate(operations, parse_spec(told), plan(operations, parse_spec(told))).work_s is None
+    evaluated = start(operations, parse_spec(told)).run
+    finish(slot, evaluated.id)
+    assert (estimate(operations, parse_spec(told), plan(operations, parse_spec(told))).work_s or 0) > 0
 
 
 def test_live_and_a_run_over_the_same_candles_say_the_same(operations: Operations, slot: Slot) -> None:
