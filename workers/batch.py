@@ -40,7 +40,7 @@ from app.storage.units import (
 from workers.evaluation import Evaluating
 from workers.running import ERROR_TEXT_LIMIT, error_text
 from workers.runtime.limits import clock
-from workers.runtime.memory import MemoryLimit, held_mb
+from workers.runtime.memory import MemoryLimit, held_mb, keep_freed_blocks
 from workers.runtime.spans import SpanCache, VariantCache
 from workers.runtime.surroundings import kept
 from workers.stints import STINT_S, Lookout, StoppedError, Within
@@ -81,6 +81,7 @@ class BatchWorker:
             StorageUnavailableError: Postgres is away; what was not recorded is executed again.
             MessageError: there is no such run.
         """
+        keep_freed_blocks()
         run = self._within(lambda driver: load_run(driver, run_id))
         if run is None:
             raise MessageError(f"no run {run_id}")
