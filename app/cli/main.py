@@ -28,9 +28,9 @@ class Commands(LazyGroup):
         "up": Entry(
             "app.cli.demo:up", "Keep a whole deployment running on this machine, Flower and API included, until Ctrl-C."
         ),
-        "producer": Entry("app.cli.fleet:producer", "Turn the candles of a feed into jobs, until it ends."),
-        "worker": Entry("app.cli.fleet:worker", "Execute jobs: one worker node."),
-        "flower": Entry("app.cli.fleet:flower", "Show the fleet in a browser; a password is asked for."),
+        "producer": Entry("app.cli.producer:producer", "Turn the candles of a feed into jobs, until it ends."),
+        "worker": Entry("app.cli.worker:worker", "Execute jobs: one worker node."),
+        "flower": Entry("app.cli.flower:flower", "Show the fleet in a browser; a password is asked for."),
         "api": Entry("app.cli.api:api", "Serve the HTTP API; its documentation is at /api/docs."),
         "maintenance": Entry(
             "app.cli.maintenance:maintenance",
