@@ -24,6 +24,7 @@ from sqlalchemy import Engine
 from app import embedded
 from app.broker import Publisher
 from app.embedded.files import is_locked
+from app.operations import Operations
 from app.settings import PREFIX, BrokerSettings, DispatchSettings, Settings, StrategySettings, WorkerSettings
 from app.storage.engine import build_engine
 from app.storage.migrate import upgrade
@@ -162,6 +163,14 @@ def engine(settings: Settings) -> Iterator[Engine]:
     engine = build_engine(settings.database_dsn, name="tests", pool_size=10)
     yield engine
     engine.dispose()
+
+
+@pytest.fixture
+def operations(settings: Settings) -> Iterator[Operations]:
+    """What an operator can do with the deployment of this test."""
+    operations = Operations(settings)
+    yield operations
+    operations.close()
 
 
 @pytest.fixture

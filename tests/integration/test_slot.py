@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Iterator
-
 import pytest
 from sqlalchemy import Engine
 
@@ -22,15 +19,6 @@ from workers.shared import Shared
 
 #: The soft limit of a job and pytest-timeout's own would use the same timer.
 pytestmark = pytest.mark.timeout(60, method="thread")
-
-
-@pytest.fixture
-def slot(settings: Settings) -> Iterator[Slot]:
-    before = signal.getsignal(signal.SIGALRM)
-    slot = open_slot(create_celery(settings), settings, Shared())
-    yield slot
-    slot.close()
-    signal.signal(signal.SIGALRM, before)
 
 
 def dispatched(engine: Engine, *implementations: str, count: int = 40) -> list[Chunk]:
