@@ -1,7 +1,7 @@
 """What integration tests share.
 
-A slot, and what lies on the queues, on the deployment of the test; and a deployment of real servers for the tests of a
-module, emptied before each of them, with the command line against it.
+A slot, and what lies on the queues, on the deployment of the test; and a deployment for the tests of a module, emptied
+before each of them, with the command line against it.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from app.broker import Publisher, create_celery
 from app.cli.main import cli
 from app.settings import Settings
 from tests.building import build_publisher
+from tests.conftest import Deploy
 from tests.integration.queues import Queues
 from tests.integration.stage import Run, Stage, staging
 from workers.lifecycle import Slot, open_slot
@@ -55,8 +56,8 @@ def one_by_one(settings: Settings) -> Iterator[Publisher]:
 
 
 @pytest.fixture(scope="module")
-def running() -> Iterator[Stage]:
-    with staging() as stage:
+def running(deploy: Deploy) -> Iterator[Stage]:
+    with staging(deploy) as stage:
         yield stage
 
 
