@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from app.cli.operating import operating
 from app.cli.output import Json, print_rows, print_text, say
-from app.cli.session import operating
 from app.operations_report import build_report
 from app.runs.metrics import Metrics
 from app.runs.report.document import Document, SelectionReport

@@ -12,10 +12,11 @@ from typing import Annotated, Any
 import typer
 
 from app.cli.deletion import delete_runs
+from app.cli.operating import operating
 from app.cli.output import Json, Limit, err, out, print_json, print_rows, say
 from app.cli.run_report import report, shorten
 from app.cli.selection import print_evaluations, print_selection, print_validation
-from app.cli.session import operating, stop_on_signals
+from app.cli.session import stop_on_signals
 from app.cli.watching import showing
 from app.domain.candles import Timeframe
 from app.domain.runs import Method, RunKind, RunSpec, RunState, UnitState

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from app.cli.operating import operating
 from app.cli.output import Json, err, print_json, print_rows
-from app.cli.session import operating
 from app.operations_workers import list_workers, parse_change
 from app.operations_workers import scale as scale_node
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,6 @@ import pytest
 from sqlalchemy import Engine, insert, text
 from typer.testing import CliRunner
 
-from app.broker import create_celery
 from app.cli.main import cli
 from app.domain.runs import RunState
 from app.errors import ConfigurationError
@@ -38,8 +35,7 @@ from app.strategies.registry import Registry
 from tests.building import START, definition, environment, register, walk
 from tests.integration.ledger import driver_of, rows, together
 from tests.waiting import wait_until
-from workers.lifecycle import Slot, open_slot
-from workers.shared import Shared
+from workers.lifecycle import Slot
 
 #: The soft limit of a unit and pytest-timeout's own would use the same timer.
 pytestmark = pytest.mark.timeout(120, method="thread")
@@ -52,22 +48,6 @@ SPEC = {
     "to": (START + COUNT * timedelta(hours=1)).isoformat(),
     "selection": {"min_edge_percent": 0.05},
 }
-
-
-@pytest.fixture
-def slot(settings: Settings) -> Iterator[Slot]:
-    before = signal.getsignal(signal.SIGALRM)
-    slot = open_slot(create_celery(settings), settings, Shared())
-    yield slot
-    slot.close()
-    signal.signal(signal.SIGALRM, before)
-
-
-@pytest.fixture
-def operations(settings: Settings) -> Iterator[Operations]:
-    operations = Operations(settings)
-    yield operations
-    operations.close()
 
 
 def store(engine: Engine, *symbols: str, count: int = COUNT) -> None:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import csv
-import signal
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from io import StringIO
 from typing import Any
 
 import pytest
 
-from app.broker import create_celery
 from app.operations import Operations
 from app.operations_report import build_report
 from app.operations_runs import start
@@ -19,11 +16,9 @@ from app.runs.report.document import Document
 from app.runs.report.html import to_html
 from app.runs.report.table import to_csv
 from app.runs.specification import parse_spec
-from app.settings import Settings
 from app.storage.candles import record_candles
 from tests.building import definition, register, walk
-from workers.lifecycle import Slot, open_slot
-from workers.shared import Shared
+from workers.lifecycle import Slot
 
 #: The soft limit of a unit and pytest-timeout's own would use the same timer.
 pytestmark = pytest.mark.timeout(120, method="thread")
@@ -35,23 +30,13 @@ HOURS = 14 * 24
 
 
 @pytest.fixture
-def operations(settings: Settings) -> Iterator[Operations]:
-    operations = Operations(settings)
+def operations(operations: Operations) -> Operations:
+    """Of a deployment with two strategies and two series, one of them with gaps."""
     register(operations.engine, definition("cross"), definition("bad", "tests.quant.misbehaving:Raises"))
     with operations.changing() as connection:
         whole, broken = walk("AAA", 600), [each for n, each in enumerate(walk("BBB", 600, 8)) if n not in MISSING]
         record_candles(connection, [*whole, *broken], "test")
-    yield operations
-    operations.close()
-
-
-@pytest.fixture
-def slot(settings: Settings) -> Iterator[Slot]:
-    before = signal.getsignal(signal.SIGALRM)
-    slot = open_slot(create_celery(settings), settings, Shared())
-    yield slot
-    slot.close()
-    signal.signal(signal.SIGALRM, before)
+    return operations
 
 
 def run(operations: Operations, slot: Slot, **changes: Any) -> int:

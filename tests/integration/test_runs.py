@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -42,8 +41,7 @@ from app.tickets import Ticket, Tickets, read_ticket
 from tests.building import definition, register, walk
 from tests.integration.ledger import build_dispatcher, rows
 from tests.waiting import wait_until
-from workers.lifecycle import Slot, open_slot
-from workers.shared import Shared
+from workers.lifecycle import Slot
 
 #: The soft limit of a unit and pytest-timeout's own would use the same timer.
 pytestmark = pytest.mark.timeout(120, method="thread")
@@ -58,22 +56,6 @@ Open = Callable[[], psycopg.Connection[Any]]
 def settings(settings: Settings) -> Settings:
     # as long as it is by default: with a shorter one, live has forgotten what a range still remembers
     return settings.model_copy(update={"worker": settings.worker.model_copy(update={"window": 512})})
-
-
-@pytest.fixture
-def slot(settings: Settings) -> Iterator[Slot]:
-    before = signal.getsignal(signal.SIGALRM)
-    slot = open_slot(create_celery(settings), settings, Shared())
-    yield slot
-    slot.close()
-    signal.signal(signal.SIGALRM, before)
-
-
-@pytest.fixture
-def operations(settings: Settings) -> Iterator[Operations]:
-    operations = Operations(settings)
-    yield operations
-    operations.close()
 
 
 @pytest.fixture
