@@ -82,6 +82,7 @@ def test_every_ratio_that_the_project_promises_is_drawn():
         "slot_mb",
         "events_cost",
         "runs_vs_plain",
+        "runs_vs_signals",
         "runs_by_window_vs_plain",
     }
 
