@@ -74,7 +74,8 @@ def test_units_of_runs_are_work_of_the_node(
         pass
     assert (shared.tally.processed, shared.tally.errors) == (4, 1), "two strategies on two markets; attempts are none"
     heard = hear(operations, settings, shared.tally)
-    assert (heard["name"], heard["processed"], heard["errors"]) == ("batch@here", 4, 1)
+    assert (heard["name"], heard["processed"], heard["errors"], heard["error_percent"]) == ("batch@here", 4, 1, 25.0)
+    assert heard["uptime_s"] >= 0
 
 
 def hear(operations: Operations, settings: Settings, tally: Tally) -> dict[str, Any]:
