@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import signal
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
 
-from app.broker import create_celery
 from app.cli.main import cli
 from app.domain.candles import Candle
 from app.errors import ConfigurationError, WrongStateError
@@ -26,8 +23,7 @@ from app.storage.evaluations import SaidTwice
 from app.strategies.builtin import BUILTINS
 from tests.building import START, definition, environment, register, walk
 from tests.integration.ledger import build_dispatcher
-from workers.lifecycle import Slot, open_slot
-from workers.shared import Shared
+from workers.lifecycle import Slot
 
 #: The soft limit of a unit and pytest-timeout's own would use the same timer.
 pytestmark = pytest.mark.timeout(120, method="thread")
@@ -43,22 +39,6 @@ SYMBOLS = ("AAA", "BBB", "CCC")
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
     return settings.model_copy(update={"worker": settings.worker.model_copy(update={"window": 512})})
-
-
-@pytest.fixture
-def slot(settings: Settings) -> Iterator[Slot]:
-    before = signal.getsignal(signal.SIGALRM)
-    slot = open_slot(create_celery(settings), settings, Shared())
-    yield slot
-    slot.close()
-    signal.signal(signal.SIGALRM, before)
-
-
-@pytest.fixture
-def operations(settings: Settings) -> Iterator[Operations]:
-    operations = Operations(settings)
-    yield operations
-    operations.close()
 
 
 def decide(operations: Operations, slot: Slot, candles: list[Candle]) -> None:

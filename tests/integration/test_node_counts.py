@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -35,17 +34,15 @@ def shared() -> Shared:
 
 
 @pytest.fixture
-def slot(settings: Settings, shared: Shared) -> Iterator[Slot]:
-    before = signal.getsignal(signal.SIGALRM)
+def slot(settings: Settings, shared: Shared, alarm: None) -> Iterator[Slot]:
     slot = open_slot(create_celery(settings), settings, shared)
     yield slot
     slot.close()
-    signal.signal(signal.SIGALRM, before)
 
 
 @pytest.fixture
-def operations(settings: Settings) -> Iterator[Operations]:
-    operations = Operations(settings)
+def operations(operations: Operations) -> Operations:
+    """Of a deployment with two strategies, one of which fails on one of two markets."""
     register(
         operations.engine,
         definition("cross"),
@@ -54,8 +51,7 @@ def operations(settings: Settings) -> Iterator[Operations]:
     for symbol in ("BAD", "GOOD"):
         with operations.changing() as connection:
             record_candles(connection, walk(symbol, COUNT), "test")
-    yield operations
-    operations.close()
+    return operations
 
 
 @pytest.mark.parametrize(
