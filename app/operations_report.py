@@ -192,7 +192,7 @@ def _data(connection: Connection, run: Run) -> list[DataRange]:
         DataRange(
             symbol=each.symbol,
             timeframe=spec.timeframe,
-            from_time=ends[each.symbol].first,
+            from_time=ends[each.symbol].last if spec.kind is RunKind.EVALUATE else ends[each.symbol].first,
             to_time=ends[each.symbol].last + length,
             candles=each.candles,
             gaps=gaps[each.symbol].number if each.symbol in gaps else 0,

@@ -119,6 +119,8 @@ def test_every_unit_of_an_evaluate_run_is_a_row(operations: Operations, slot: Sl
     assert sorted((row["symbol"], row["strategy"]) for row in rows) == [
         (symbol, strategy) for symbol in ("AAA", "BBB", "OLD") for strategy in ("bad", "cross", "picky")
     ]
+    # three units failed, and of the six others nobody was asked in the three of the stale market
+    assert (document.run.succeeded, document.run.candles) == (6, 3)
     assert document.selection is not None
     (first, *_), position = rows, document.selection.selected[0]
     assert (first["rank"], first["symbol"], first["strategy"]) == ("1", position.symbol, position.strategy)
@@ -190,6 +192,7 @@ def test_positions_stay_in_the_csv_when_details_are_gone(operations: Operations,
     with operations.changing() as connection:
         delete_details(connection, number, 0)
     after = build_report(operations, number)
+    assert after.run.candles == before.run.candles == 3
     kept = [answer for answer in before.answers if answer.rank is not None]
     assert kept and after.run.trimmed
     names = ("rank", "symbol", "edge_percent", "stop", "target", "size_percent")
@@ -218,7 +221,10 @@ def test_an_evaluate_run_tells_what_was_selected(operations: Operations, slot: S
     evaluate = {"kind": "evaluate", "from": None, "to": at, "selection": {"min_edge_percent": 0.0001}}
     document = report(operations, slot, **evaluate)
     assert document.selection is not None and document.units == ()
-    assert {(each.candles, each.to_time) for each in document.data} == {(1, datetime.fromisoformat(at))}
+    latest = walk("AAA", 600)[-1].open_time
+    assert {(each.candles, each.from_time, each.to_time) for each in document.data} == {
+        (1, latest, datetime.fromisoformat(at))
+    }
     page = to_html(document)
     assert "The latest candle of each market; the newest closed 2024-01-26 00:00" in page and "1970" not in page
     selection = document.selection
