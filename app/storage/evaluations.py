@@ -27,7 +27,7 @@ _CELLS = """
                  unnest(s.variants) AS v(variant)
             WHERE s.run_id = :run) AS every
         ORDER BY number, slice DESC),
-    answer AS (
+    answer AS MATERIALIZED (  -- else a slice is unfolded once for each of its units
         SELECT e.slice, e.variant, a.place, a.status, to_timestamp(nullif(a.opened_ms, 0) / 1000.0) AS open_time,
                a.action, a.strength, nullif(a.edge, 'NaN') AS edge_percent, nullif(a.price, 'NaN') AS price,
                nullif(a.stop, 'NaN') AS stop, nullif(a.target, 'NaN') AS target
