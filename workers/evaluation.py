@@ -7,7 +7,7 @@ the way to and from Postgres: one query for the candles of some hundred markets,
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -56,11 +56,19 @@ _FINAL = (PermanentError, ConfigurationError, JobTimeoutError)
 class Evaluating:
     """One stint of work on an evaluate run."""
 
-    def __init__(self, within: Within, variants: VariantCache, run: StoredRun, stint: Stint) -> None:
+    def __init__(
+        self,
+        within: Within,
+        variants: VariantCache,
+        run: StoredRun,
+        stint: Stint,
+        count: Callable[[int, int], None],
+    ) -> None:
         self._within = within
         self._variants = variants
         self._run = run
         self._stint = stint
+        self._count = count
         self._lookout = Lookout(within, run.id)
         self._done = 0
         self._began_at = time.perf_counter()
@@ -128,6 +136,7 @@ class Evaluating:
 
     def _record(self, ends: Sequence[SliceEnd]) -> None:
         self._within(lambda driver: record_slices(driver, self._stint.values, ends, held_mb()))
+        self._count(sum(end.markets * len(end.answers) for end in ends), sum(len(end.failures) for end in ends))
 
     def _evaluate(self, claimed: ClaimedSlice, windows: Iterator[Bars | None], loading_ms: float) -> SliceEnd:
         """Evaluate a slice, or the first of its markets: the time is up, the others are left to another claim.

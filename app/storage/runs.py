@@ -23,6 +23,7 @@ from app.domain.runs import (
     Variant,
     cut_slices,
 )
+from app.domain.selection import Reason
 from app.errors import UnknownRunError, WrongStateError
 from app.storage.copying import build_rows, copy_rows, ints, word
 from app.storage.engine import driver_of
@@ -39,16 +40,21 @@ _COUNTS = text("""
            coalesce(sum(cpu_ms), 0) AS cpu_ms, coalesce(max(memory_mb), 0) AS memory_mb
     FROM units WHERE run_id = :run GROUP BY state
 """)
-#: Of an evaluate run, whose units are cells of its slices: what is not pending, cancelled or failed has succeeded.
+#: Of an evaluate run, whose units are cells of its slices: what is not pending, cancelled or failed has succeeded. Some
+#: of these had nobody asked: the market was stale, or its history too short.
 _EVALUATION_COUNTS = text("""
     WITH sized AS (SELECT *, cardinality(symbols) * cardinality(variants) AS size FROM slices WHERE run_id = :run),
          counted AS (SELECT coalesce(sum(size) FILTER (WHERE state = 'pending'), 0) AS pending,
                             coalesce(sum(size) FILTER (WHERE state = 'cancelled'), 0) AS cancelled,
                             coalesce(sum(elapsed_ms), 0) AS elapsed_ms, coalesce(sum(cpu_ms), 0) AS cpu_ms,
                             coalesce(max(memory_mb), 0) AS memory_mb,
-                            (SELECT count(*) FROM evaluation_errors WHERE run_id = :run) AS failed
+                            (SELECT count(*) FROM evaluation_errors WHERE run_id = :run) AS failed,
+                            (SELECT coalesce(sum(cardinality(array_positions(status, CAST(2 AS smallint)))
+                                                 + cardinality(array_positions(status, CAST(3 AS smallint)))), 0)
+                             FROM evaluations WHERE run_id = :run) AS unasked
                      FROM sized)
-    SELECT c.*, r.units - c.pending - c.cancelled - c.failed AS succeeded FROM counted c, runs r WHERE r.id = :run
+    SELECT c.*, r.units - c.pending - c.cancelled - c.failed AS succeeded, r.selection->'rejected' AS rejected
+    FROM counted c, runs r WHERE r.id = :run
 """)
 #: Of a run, those that a slot works on; a lock of two numbers has `objsubid` 2.
 _TICKETS = text("""
@@ -125,7 +131,7 @@ class Progress:
     units: dict[str, int]
     """By state; every state is named."""
     candles: int
-    """Evaluated."""
+    """That a strategy answered: of an evaluate run one for each unit that succeeded and was asked."""
     elapsed_ms: float
     """That slots spent on units that ended."""
     cpu_ms: float
@@ -256,10 +262,13 @@ def load_progress(connection: Connection, run_id: int) -> Progress:
 
 def _load_evaluation_progress(connection: Connection, run_id: int, state: RunState, *, is_trimmed: bool) -> Progress:
     row = connection.execute(_EVALUATION_COUNTS, {"run": run_id}).one()
+    # without its answers, what is kept with the run says the same
+    known = row.rejected or {} if is_trimmed else {}
+    unasked = known.get(Reason.STALE, 0) + known.get(Reason.SHORT_HISTORY, 0) if is_trimmed else row.unasked
     return Progress(
         state=state,
         units={each.value: int(getattr(row, each.value)) for each in UnitState},
-        candles=int(row.succeeded),
+        candles=int(row.succeeded - unasked),
         elapsed_ms=row.elapsed_ms,
         cpu_ms=row.cpu_ms,
         memory_mb=row.memory_mb,

@@ -143,6 +143,15 @@ def test_what_cannot_be_evaluated_is_rejected_with_its_reason(
     assert record["figures"]["errors"][0]["symbol"] == "BAD"
 
 
+def test_an_error_without_a_message_says_its_class(engine: Engine, operations: Operations, slot: Slot) -> None:
+    register(engine, definition("interrupts", "tests.quant.unstorable:Interrupt"))
+    store(engine, "AAA")
+    run = start(operations, parse_spec({**SPEC, "strategies": ["interrupts"]})).run
+    finish(slot, run.id)
+    failed = answers(operations, run.id)["AAA", "interrupts"]
+    assert (failed["error_class"], failed["error"]) == ("KeyboardInterrupt", "KeyboardInterrupt without a message")
+
+
 def test_a_market_without_enough_history_is_not_asked(engine: Engine, operations: Operations, slot: Slot) -> None:
     register(engine, definition("cross"))
     with engine.begin() as connection:

@@ -55,10 +55,11 @@ def test_a_run_from_its_specification_to_its_figures(run: Run, tmp_path: Path) -
     assert sum(trade["fees"] for trade in trades) == pytest.approx(best["metrics"]["fees"])
     assert "has no unit 7" in str(run("runs", "trades", done["id"], "--unit", 7).exception)
     assert document(run, "compare", done["id"], done["id"])["differing"] == 0
-    assert document(run, "compare", done["id"], "--live")["decisions"] == 0
+    assert document(run, "compare", done["id"], "--live", code=1)["decisions"] == 0
+    assert "Nothing was compared" in run("runs", "compare", done["id"], "--live").output
     assert document(run, "watch", done["id"])["state"] == "complete"
     assert document(run, "start", spec, "--dry-run")["work_s"] > 0
-    for command in (("list",), ("show", done["id"]), ("watch", done["id"]), ("compare", done["id"], "--live")):
+    for command in (("list",), ("show", done["id"]), ("watch", done["id"]), ("compare", done["id"], done["id"])):
         assert run("runs", *command).exit_code == 0
 
 
