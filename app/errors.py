@@ -9,6 +9,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 
+#: Allowed words that a message names.
+MOST_NAMED = 20
+
 
 class CandlefleetError(Exception):
     """Root of every error that Candlefleet raises on purpose."""
@@ -136,7 +139,7 @@ class JobTimeoutError(BaseException):
 
 
 def did_you_mean(word: str, allowed: Iterable[str]) -> str:
-    """Build the tail of an error message: the closest allowed word, and all of them.
+    """Build the tail of an error message: the closest allowed word, whatever its case, and the first MOST_NAMED.
 
     Args:
         word: what was found.
@@ -145,7 +148,9 @@ def did_you_mean(word: str, allowed: Iterable[str]) -> str:
     Returns:
         For example ``did you mean 'period'? allowed: period, width``.
     """
-    names = sorted(allowed)
-    close = difflib.get_close_matches(word, names, n=1)
-    guess = f"did you mean {close[0]!r}? " if close else ""
-    return f"{guess}allowed: {', '.join(names) or 'nothing'}"
+    names = [str(name) for name in sorted(allowed)]
+    folded = {name.casefold(): name for name in reversed(names)}
+    close = difflib.get_close_matches(word.casefold(), folded, n=1)
+    guess = f"did you mean {folded[close[0]]!r}? " if close else ""
+    more = f" and {len(names) - MOST_NAMED:,} more" if len(names) > MOST_NAMED else ""
+    return f"{guess}allowed: {', '.join(names[:MOST_NAMED]) or 'nothing'}{more}"

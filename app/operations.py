@@ -65,6 +65,12 @@ class Operations:
             yield connection
 
     @contextmanager
+    def reading_once(self) -> Iterator[Connection]:
+        """Open a connection on which every statement sees the same moment, that of the first; else as `reading`."""
+        with self.reading() as connection:
+            yield connection.execution_options(isolation_level="REPEATABLE READ")
+
+    @contextmanager
     def changing(self) -> Iterator[Connection]:
         """Open a transaction.
 

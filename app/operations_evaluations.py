@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection
 
-from app.domain.candles import Timeframe
+from app.domain.candles import EPOCH, Timeframe
 from app.domain.runs import LATEST, Evaluation, RunKind, RunSpec, RunState, Series
 from app.domain.selection import override
 from app.errors import ConfigurationError
@@ -42,8 +42,12 @@ def build_evaluation(batch: BatchSettings, spec: RunSpec, now: datetime) -> Eval
         return None
     until = now if spec.to_time == LATEST else spec.to_time
     age = batch.max_age_candles if spec.max_age_candles is None else spec.max_age_candles
-    # the newest candle that can have closed by then opened one candle before
-    return Evaluation(until - (age + 1) * spec.timeframe.duration, until, override(batch.selection, spec.selection))
+    try:
+        # the newest candle that can have closed by then opened one candle before
+        since = until - (age + 1) * spec.timeframe.duration
+    except OverflowError:  # before all time
+        since = EPOCH
+    return Evaluation(since, until, override(batch.selection, spec.selection))
 
 
 def find_markets(

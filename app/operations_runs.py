@@ -19,16 +19,19 @@ from app.domain.costs import Room
 from app.domain.runs import Method, RunLimits, RunSpec, RunState, UnitState, Variant
 from app.errors import (
     BrokerUnavailableError,
+    CandlefleetError,
     ConfigurationError,
     NodeUnavailableError,
     SpecificationError,
     UnknownRunError,
     UnknownStrategyError,
+    WrongStateError,
 )
 from app.operations import Operations
 from app.operations_evaluations import build_evaluation, find_markets
 from app.processes import Children
 from app.runs.planning import Plan, Planner, Source, Stored
+from app.runs.specification import Draft
 from app.settings import BatchSettings
 from app.storage import ranges, runs
 from app.storage import strategies as catalogue
@@ -77,6 +80,30 @@ class Estimate(NamedTuple):
     """Implementations of which nothing is known yet."""
 
 
+def require_sound(operations: Operations, draft: Draft) -> RunSpec:
+    """Return the specification of a draft that nothing is wrong with on its own.
+
+    Raises:
+        SpecificationError: something is; names it with everything else that planning finds wrong.
+    """
+    if draft.spec is not None and not draft.problems:
+        return draft.spec
+    problems = dict.fromkeys((*draft.problems, *_find_more(operations, draft.spec)))
+    raise SpecificationError(draft.source, list(problems))
+
+
+def _find_more(operations: Operations, spec: RunSpec | None) -> Sequence[str]:
+    if spec is None:
+        return ()
+    try:
+        plan(operations, spec)
+    except SpecificationError as error:
+        return error.problems
+    except CandlefleetError:  # such as Postgres that is away: what is wrong without it is said nevertheless
+        return ()
+    return ()
+
+
 def plan(operations: Operations, spec: RunSpec) -> Plan:
     """Plan a run; nothing is stored.
 
@@ -94,7 +121,8 @@ def plan(operations: Operations, spec: RunSpec) -> Plan:
         else:
             series = ranges.count_candles(connection, matching, spec.timeframe, spec.from_time, spec.to_time)
     planner = Planner(Registry(settings.strategies.modules), settings.worker.window, settings.runs.most_units)
-    planned = planner.plan(spec, _sources(operations, spec), Stored(symbols, series))
+    sources, problems = _find_sources(operations, spec)
+    planned = planner.plan(spec, sources, Stored(symbols, series), problems)
     return replace(planned, evaluation=evaluation)
 
 
@@ -160,12 +188,12 @@ def _cost_ms(variant: Variant, known: dict[str, float], jobs: dict[int, float], 
 
 
 def load(operations: Operations, run_id: int) -> tuple[Run, Progress]:
-    """Load a run and how far it is.
+    """Load a run and how far it is, both of the same moment.
 
     Raises:
         UnknownRunError: there is none of that number.
     """
-    with operations.reading() as connection:
+    with operations.reading_once() as connection:
         return runs.load_run(connection, run_id), runs.load_progress(connection, run_id)
 
 
@@ -180,25 +208,35 @@ def load_newest(operations: Operations, limit: int) -> list[tuple[Run, Progress]
 
 
 def pause(operations: Operations, run_id: int) -> RunState:
-    """Stop giving a run work: its slots leave it within a second, between two slices of a unit. Idempotent."""
+    """Stop giving a run work: its slots leave it within a second, between two slices of a unit. Idempotent.
+
+    Raises:
+        UnknownRunError: there is none of that number.
+        WrongStateError: it has ended.
+    """
     return _switch(operations, run_id, RunState.PAUSED, (RunState.RUNNING,))
 
 
 def resume(operations: Operations, run_id: int) -> RunState:
-    """Let a paused run go on. Idempotent."""
+    """Let a paused run go on. Idempotent; else as `pause`."""
     state = _switch(operations, run_id, RunState.RUNNING, (RunState.PAUSED,))
     _send_now(operations)
     return state
 
 
 def cancel(operations: Operations, run_id: int) -> RunState:
-    """End a run: no unit of it counts from now on, also one that is executed now. Idempotent."""
+    """End a run: no unit of it counts from now on, also one that is executed now. Idempotent.
+
+    Raises:
+        UnknownRunError: there is none of that number.
+        WrongStateError: it is complete.
+    """
     with operations.changing() as connection:
         runs.load_run(connection, run_id)
         if runs.switch(connection, run_id, RunState.CANCELLED, OPEN):
             runs.cancel_units(connection, run_id)
             validate_cancelled(driver_of(connection), run_id)
-        return runs.load_run(connection, run_id).state
+        return _require(runs.load_run(connection, run_id), RunState.CANCELLED)
 
 
 def retry_failed(operations: Operations, run_id: int) -> int:
@@ -278,19 +316,23 @@ def require_alive(node: Children) -> None:
         raise NodeUnavailableError(f"the worker node for runs ended:\n{node.tail(OWN_NODE)}")
 
 
-def _sources(operations: Operations, spec: RunSpec) -> list[Source]:
-    sources: list[Source] = []
+def _find_sources(operations: Operations, spec: RunSpec) -> tuple[list[Source], list[str]]:
+    """Return the strategies that a run names, and what is wrong with their names."""
+    sources, problems = list[Source](), list[str]()
     for name in spec.strategies:
-        if name.endswith(FILES):
-            sources += [Source(each.definition) for each in operations.read_definitions(Path(name))]
-            continue
         try:
-            with operations.reading() as connection:
-                strategy = catalogue.load_strategy(connection, name)
-        except UnknownStrategyError as error:
-            raise SpecificationError("specification", [f"strategies: {error}"]) from error
-        sources.append(Source(strategy.definition, strategy.id, strategy.revision))
-    return sources
+            sources += _find_source(operations, name)
+        except (UnknownStrategyError, ConfigurationError) as error:
+            problems.append(f"strategies: {error}")
+    return sources, problems
+
+
+def _find_source(operations: Operations, name: str) -> list[Source]:
+    if name.endswith(FILES):
+        return [Source(each.definition, file=name) for each in operations.read_definitions(Path(name))]
+    with operations.reading() as connection:
+        strategy = catalogue.load_strategy(connection, name)
+    return [Source(strategy.definition, strategy.id, strategy.revision)]
 
 
 def _find(operations: Operations, spec: RunSpec) -> Run | None:
@@ -348,7 +390,13 @@ def _switch(operations: Operations, run_id: int, state: RunState, allowed: Seque
     with operations.changing() as connection:
         runs.load_run(connection, run_id)
         runs.switch(connection, run_id, state, allowed)
-        return runs.load_run(connection, run_id).state
+        return _require(runs.load_run(connection, run_id), state)
+
+
+def _require(run: Run, wanted: RunState) -> RunState:
+    if run.state is not wanted:
+        raise WrongStateError(f"run {run.id} is {run.state}: it has ended and cannot become {wanted}")
+    return wanted
 
 
 def list_failures(operations: Operations, run_id: int, limit: int) -> list[dict[str, object]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any
 
 import structlog
@@ -11,6 +12,7 @@ from fastapi.responses import HTMLResponse, PlainTextResponse
 from app import operations_runs_shown as shown
 from app.api.problems import documented
 from app.api.shapes import (
+    Drafted,
     Limit,
     Operator,
     PlanShape,
@@ -26,17 +28,30 @@ from app.api.shapes import (
     Working,
 )
 from app.api.tokens import Caller
-from app.domain.runs import RunSpec, RunState, UnitState
-from app.errors import SpecificationError, WrongStateError
+from app.domain.runs import RunSpec, UnitState
+from app.errors import SpecificationError
 from app.operations import Operations
 from app.operations_deletion import delete
 from app.operations_evaluations import load_selection
 from app.operations_report import build_report
-from app.operations_runs import FILES, cancel, estimate, load, load_newest, pause, plan, resume, retry_failed, start
+from app.operations_runs import (
+    FILES,
+    cancel,
+    estimate,
+    load,
+    load_newest,
+    pause,
+    plan,
+    require_sound,
+    resume,
+    retry_failed,
+    start,
+)
 from app.operations_runs_shown import describe_plan, describe_run
 from app.runs.report.document import Document
 from app.runs.report.html import to_html
 from app.runs.report.table import to_csv
+from app.runs.specification import Draft
 from app.storage import listings_runs, runs
 from app.storage.runs import dump_spec
 
@@ -80,7 +95,7 @@ Key = Annotated[
     },
 )
 def start_run(
-    spec: Annotated[RunSpec, Body(openapi_examples=EXAMPLES)],
+    draft: Annotated[Drafted, Body(openapi_examples=EXAMPLES)],
     caller: Operator,
     operations: Working,
     response: Response,
@@ -91,8 +106,7 @@ def start_run(
 
     A start with the key of an earlier one answers that run with 200; 422 if its specification was another.
     """
-    wanted = _with_key(spec, key)
-    _refuse_files(wanted)
+    wanted = _with_key(require_sound(operations, _without_files(draft)), key)
     if dry_run:
         response.status_code = status.HTTP_200_OK
         planned = plan(operations, wanted)
@@ -159,21 +173,21 @@ def show_report(
 @router.post("/{run}/pause", responses=documented(403, 409))
 def pause_run(run: RunId, caller: Operator, operations: Working) -> RunShape:
     """Stop a run's work within a second; what is done is kept. Safe to repeat."""
-    _require(run, pause(operations, run), RunState.PAUSED)
+    pause(operations, run)
     return _steered(operations, run, "paused", caller)
 
 
 @router.post("/{run}/resume", responses=documented(403, 409))
 def resume_run(run: RunId, caller: Operator, operations: Working) -> RunShape:
     """Let a paused run go on. Safe to repeat."""
-    _require(run, resume(operations, run), RunState.RUNNING)
+    resume(operations, run)
     return _steered(operations, run, "resumed", caller)
 
 
 @router.post("/{run}/cancel", responses=documented(403, 409))
 def cancel_run(run: RunId, caller: Operator, operations: Working) -> RunShape:
     """End a run: what is done is kept, what is not done never counts. Safe to repeat."""
-    _require(run, cancel(operations, run), RunState.CANCELLED)
+    cancel(operations, run)
     return _steered(operations, run, "cancelled", caller)
 
 
@@ -205,18 +219,15 @@ def _with_key(spec: RunSpec, key: str | None) -> RunSpec:
     return spec.model_copy(update={"key": key})
 
 
-def _refuse_files(spec: RunSpec) -> None:
+def _without_files(draft: Draft) -> Draft:
     # they would be read on the server, and what is wrong with them told to whoever asks
-    files = [name for name in spec.strategies if name.endswith(FILES)]
-    if files:
-        raise SpecificationError(
-            "request", [f"strategies: expected names in the catalogue, found the file {name!r}" for name in files]
-        )
-
-
-def _require(run: int, state: RunState, wanted: RunState) -> None:
-    if state is not wanted:
-        raise WrongStateError(f"run {run} is {state}: it cannot become {wanted}")
+    files = [name for name in draft.spec.strategies if name.endswith(FILES)] if draft.spec else []
+    if draft.spec is None or not files:
+        return draft
+    problems = [f"strategies: expected names in the catalogue, found the file {name!r}" for name in files]
+    rest = tuple(name for name in draft.spec.strategies if name not in files)
+    spec = draft.spec.model_copy(update={"strategies": rest})
+    return replace(draft, spec=spec, problems=(*draft.problems, *problems))
 
 
 def _steered(operations: Operations, run: int, what: str, caller: Caller) -> RunShape:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any
 
 from fastapi import Depends, Path, Query, Request, Security
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, GetPydanticSchema, ValidatorFunctionWrapHandler
+from pydantic_core import core_schema
 
 from app.api.tokens import Caller, may_operate, may_read
-from app.domain.runs import RunKind, RunState
+from app.domain.runs import RunKind, RunSpec, RunState
 from app.operations import Operations
+from app.runs.specification import Draft, build_draft
 
 #: Largest number of a run, a Postgres integer.
 MOST_RUN = 2**31 - 1
@@ -25,6 +28,20 @@ Limit = Annotated[int, Query(ge=1, le=1000, description="Most rows.")]
 
 Reader = Annotated[Caller, Security(may_read)]
 Operator = Annotated[Caller, Security(may_operate)]
+
+
+def _draft(document: Any, validate: ValidatorFunctionWrapHandler) -> Draft:
+    # all that is wrong is told at once, with what only planning finds: so a wrong specification gets that far
+    return build_draft(document) if isinstance(document, Mapping) else validate(document)
+
+
+#: A specification, right or wrong; described as `RunSpec`.
+Drafted = Annotated[
+    Draft,
+    GetPydanticSchema(
+        lambda _, handler: core_schema.no_info_wrap_validator_function(_draft, handler.generate_schema(RunSpec))
+    ),
+]
 
 
 def _operations(request: Request) -> Operations:

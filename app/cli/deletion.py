@@ -7,13 +7,16 @@ from typing import Annotated
 
 import typer
 
+from app.cli.filters import MOST_RUN
 from app.cli.operating import operating
 from app.cli.output import Json, print_json, say
 from app.operations_deletion import Deletable, delete, find_deletable
 
 
 def delete_runs(
-    run: Annotated[list[int], typer.Argument(metavar="RUN...", help="Numbers of runs that have ended.")],
+    run: Annotated[
+        list[int], typer.Argument(metavar="RUN...", min=1, max=MOST_RUN, help="Numbers of runs that have ended.")
+    ],
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask; without a terminal nobody is asked.")] = False,
     as_json: Json = False,
 ) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli.filters import Correlation, Frame, Since, Symbol, to_utc
+from app.cli.filters import MOST_DISPATCH, Correlation, Frame, Since, Symbol
 from app.cli.jobs import print_ends
 from app.cli.operating import operating
 from app.cli.output import Json, Limit, print_rows
@@ -40,7 +40,7 @@ def dispatches(
             symbol=symbol,
             timeframe=timeframe,
             state=state,
-            since=to_utc(since),
+            since=since,
             correlation=correlation,
         )
     columns = ("id", "symbol", "timeframe", "open_time", "revision", "state", "landed", "expected", "created_at")
@@ -49,7 +49,7 @@ def dispatches(
 
 @cli.command()
 def show(
-    dispatch: Annotated[int, typer.Argument(min=1, help="A dispatch's id.")],
+    dispatch: Annotated[int, typer.Argument(min=1, max=MOST_DISPATCH, help="A dispatch's id.")],
     as_json: Json = False,
 ) -> None:
     """Tell what happened to one dispatch."""
@@ -60,7 +60,7 @@ def show(
 
 @cli.command()
 def cancel(
-    dispatches: Annotated[list[int], typer.Argument(min=1, help="Ids of dispatches.")],
+    dispatches: Annotated[list[int], typer.Argument(min=1, max=MOST_DISPATCH, help="Ids of dispatches.")],
     as_json: Json = False,
 ) -> None:
     """Take dispatches back: what has not ended ends as cancelled, and what has landed decides."""

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from app.cli.filters import Correlation, Frame, Since, Symbol, to_utc
+from app.cli.filters import Correlation, Frame, Since, Symbol
 from app.cli.operating import operating
 from app.cli.output import Json, Limit, build_table, err, out, print_json, print_rows
 from app.domain.jobs import OutcomeStatus
@@ -65,7 +65,7 @@ def outcomes(
             status=state,
             symbol=symbol,
             timeframe=timeframe,
-            since=to_utc(since),
+            since=since,
             correlation=correlation,
         )
     columns = ["dispatch_id", "symbol", "timeframe", "open_time", "strategy", "status"]
@@ -90,7 +90,7 @@ def decisions(
             symbol=symbol,
             timeframe=timeframe,
             action=None if action is None else _ACTIONS[action],
-            since=to_utc(since),
+            since=since,
         )
     columns = ("dispatch_id", "symbol", "timeframe", "open_time", "action", "score", "weight_heard", "closed_by")
     print_rows(rows, (*columns, "latency_ms"), as_json=as_json, empty="No decisions.")

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from app.cli.filters import Correlation, Frame, Since, Symbol, to_utc
+from app.cli.filters import Correlation, Frame, Since, Symbol
 from app.cli.operating import operating
 from app.cli.output import Json, Limit, out, plain, print_rows
 from app.cli.session import stop_on_signals
@@ -87,7 +87,7 @@ def events(
             symbol=symbol,
             timeframe=timeframe,
             kind=kind,
-            since=to_utc(since),
+            since=since,
             correlation=correlation,
         )
     print_rows(rows, _EVENT, as_json=as_json, empty="No position events.")

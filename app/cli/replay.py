@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from app.cli.filters import MOST_DISPATCH
 from app.cli.operating import operating
 from app.cli.output import Json, build_table, err, out, print_json, say
 from app.operations_replay import Replay
@@ -14,7 +15,7 @@ from app.operations_replay import replay as replay_dispatch
 
 
 def replay(
-    dispatch: Annotated[int, typer.Argument(min=1, help="Number of the dispatch.")],
+    dispatch: Annotated[int, typer.Argument(min=1, max=MOST_DISPATCH, help="Number of the dispatch.")],
     strategy: Annotated[str | None, typer.Option(help="Only this strategy.")] = None,
     as_json: Json = False,
 ) -> None:

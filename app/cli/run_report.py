@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from app.cli.filters import RunId
 from app.cli.operating import operating
 from app.cli.output import Json, print_rows, print_text, say
 from app.operations_report import build_report
@@ -20,7 +21,7 @@ RANKED = 20
 
 
 def report(
-    run: Annotated[int, typer.Argument(metavar="RUN", help="Number of the run.")],
+    run: RunId,
     html: Annotated[Path | None, typer.Option(help="Write one self-contained page there.")] = None,
     csv: Annotated[Path | None, typer.Option(help="Write the figures of all units there, a row each.")] = None,
     as_json: Json = False,

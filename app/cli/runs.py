@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,14 +14,15 @@ import typer
 
 from app.cli.comparing import compare
 from app.cli.deletion import delete_runs
+from app.cli.filters import RunId
 from app.cli.operating import operating
-from app.cli.output import Json, Limit, err, out, print_json, print_rows, say
+from app.cli.output import Json, Limit, out, print_json, print_rows, say
 from app.cli.run_report import report, shorten
 from app.cli.selection import print_evaluations, print_selection, print_validation
 from app.cli.session import stop_on_signals
 from app.cli.watching import showing
 from app.domain.candles import Timeframe
-from app.domain.runs import Method, RunKind, RunSpec, RunState, UnitState
+from app.domain.runs import ENDED, Method, RunKind, RunSpec, RunState, UnitState
 from app.errors import ConfigurationError, StorageUnavailableError
 from app.operations import Operations
 from app.operations_evaluations import load_selection
@@ -33,16 +35,18 @@ from app.operations_runs import (
     pause,
     plan,
     require_alive,
+    require_sound,
     resume,
     retry_failed,
     start,
     with_a_node,
 )
 from app.operations_runs_shown import describe_plan, describe_run, list_units
-from app.runs.specification import read_spec
+from app.runs.specification import read_draft
 from app.storage.listings_runs import list_trades
 from app.storage.runs import Progress as RunProgress
 from app.storage.runs import Run, dump_spec
+from app.wording import counted
 
 cli = typer.Typer(help="Start, watch and steer batch runs.", no_args_is_help=True)
 
@@ -51,8 +55,6 @@ FEW = 3
 
 #: Seconds between two looks at a run.
 LOOK_EVERY_S = 0.25
-
-RunId = Annotated[int, typer.Argument(metavar="RUN", help="Number of the run.")]
 
 
 @cli.command("start")
@@ -66,9 +68,16 @@ def start_run(
     ] = None,
     symbol: Annotated[list[str] | None, typer.Option(help="Stored series, with * and ?; repeatable.")] = None,
     timeframe: Annotated[Timeframe | None, typer.Option(help="Of the candles.")] = None,
-    since: Annotated[datetime | None, typer.Option("--from", help="Open time of the first candle, UTC.")] = None,
-    until: Annotated[datetime | None, typer.Option("--to", help="Open time of the first candle beyond, UTC.")] = None,
+    since: Annotated[
+        str | None,
+        typer.Option("--from", metavar="TIME", help="Open time of the first candle, UTC or with offset."),
+    ] = None,
+    until: Annotated[str | None, typer.Option("--to", metavar="TIME", help="The same of the first one beyond.")] = None,
     grid: Annotated[list[str] | None, typer.Option(metavar="PARAM=V,V", help="Values to try; repeatable.")] = None,
+    assign: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Any key, such as trading.fee_percent=0.2; repeatable."),
+    ] = None,
     method: Annotated[Method | None, typer.Option(help="windows: exactly as live, slower.")] = None,
     key: Annotated[str | None, typer.Option(help="Idempotency key: started again, the same run.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would do and cost.")] = False,
@@ -87,20 +96,28 @@ def start_run(
             "method": method,
             "key": key,
         },
-        **{"from": _utc(since), "to": _utc(until), "grid": _read_grid(grid or ())},
+        **{"from": since, "to": until, "grid": _read_grid(grid or ())},
     }
-    wanted = read_spec(spec, {name: value for name, value in flags.items() if value})
+    given = {name: value for name, value in flags.items() if value not in (None, [], {})}
+    draft = read_draft(spec, given, assign or ())
     with operating() as operations:
+        wanted = require_sound(operations, draft)
         if dry_run:
             _print_plan(operations, wanted, as_json=as_json)
             return
         started = start(operations, wanted)
         for warning in started.run.warnings:
             say(f"warning: {warning}", style="yellow")
-        say(f"Run {started.run.id}: {started.run.units:,} units" + ("" if started.is_new else ", started before"))
-        progress = _watch(operations, started.run, own_node=True) if wait else load(operations, started.run.id)[1]
-    _print_run(started.run, progress, as_json=as_json)
-    _exit(progress)
+        say(
+            f"Run {started.run.id}: {counted(started.run.units, 'unit')}"
+            + ("" if started.is_new else ", started before")
+        )
+        if wait:
+            _watch(operations, started.run, own_node=True)
+        found, progress = load(operations, started.run.id)
+    _print_run(found, progress, as_json=as_json)
+    if wait:
+        _exit(progress)
 
 
 @cli.command("list")
@@ -171,47 +188,51 @@ def show_selection(run: RunId, limit: Limit = 20, as_json: Json = False) -> None
 
 @cli.command()
 def watch(run: RunId, as_json: Json = False) -> None:
-    """Watch a run to its end: rate, time left, failures, slots in use."""
+    """Watch a run to its end: rate, time left, failures, slots in use. Exit code 1 unless every unit succeeded."""
     with operating() as operations:
-        found, _ = load(operations, run)
-        progress = _watch(operations, found, own_node=False)
+        _watch(operations, load(operations, run)[0], own_node=False)
+        found, progress = load(operations, run)
     _print_run(found, progress, as_json=as_json)
     _exit(progress)
 
 
 @cli.command("pause")
-def pause_run(run: RunId) -> None:
+def pause_run(run: RunId, as_json: Json = False) -> None:
     """Stop a run's work within a second; what is done is kept."""
-    with operating() as operations:
-        _tell(run, pause(operations, run))
+    _steer(pause, run, as_json=as_json)
 
 
 @cli.command("resume")
-def resume_run(run: RunId) -> None:
+def resume_run(run: RunId, as_json: Json = False) -> None:
     """Let a paused run go on."""
-    with operating() as operations:
-        _tell(run, resume(operations, run))
+    _steer(resume, run, as_json=as_json)
 
 
 @cli.command("cancel")
-def cancel_run(run: RunId) -> None:
+def cancel_run(run: RunId, as_json: Json = False) -> None:
     """End a run; what is done is kept, what is not done never counts."""
-    with operating() as operations:
-        _tell(run, cancel(operations, run))
+    _steer(cancel, run, as_json=as_json)
 
 
 @cli.command()
-def retry(run: RunId, failed: Annotated[bool, typer.Option("--failed", help="Those that failed.")] = False) -> None:
+def retry(
+    run: RunId,
+    failed: Annotated[bool, typer.Option("--failed", help="Those that failed.")] = False,
+    as_json: Json = False,
+) -> None:
     """Execute units of a run again."""
     if not failed:
         raise ConfigurationError("expected --failed: units that succeeded are not executed again")
     with operating() as operations:
         count = retry_failed(operations, run)
-    err.print(f"{count} units of run {run} are executed again.", highlight=False)
+    if as_json:
+        print_json({"run": run, "units": count})
+    else:
+        say(f"{counted(count, 'unit')} of run {run} {'is' if count == 1 else 'are'} executed again.")
 
 
-def _watch(operations: Operations, run: Run, *, own_node: bool) -> RunProgress:
-    """Show a run until it ends, is paused, or the operator has seen enough; it goes on without us."""
+def _watch(operations: Operations, run: Run, *, own_node: bool) -> None:
+    """Show a run until it ends, also through a pause, or until the operator has seen enough; it goes on without us."""
     watch = Watch(operations, run.id)
     with ExitStack() as stack:
         stack.callback(watch.close)
@@ -225,8 +246,8 @@ def _watch(operations: Operations, run: Run, *, own_node: bool) -> RunProgress:
             show(progress)
             if node is not None:
                 require_alive(node)
-            if progress.state is not RunState.RUNNING or stop.wait(LOOK_EVERY_S):
-                return progress
+            if progress.state in ENDED or stop.wait(LOOK_EVERY_S):
+                return
 
 
 def _look(watch: Watch, stop: Event) -> RunProgress:
@@ -256,12 +277,13 @@ def _print_plan(operations: Operations, spec: RunSpec, *, as_json: bool) -> None
         return
     for warning in planned.warnings:
         say(f"warning: {warning}", style="yellow")
-    out.print("{units:,} units: {variants:,} variants on {symbols:,} symbols, {candles:,} candles".format(**document))
+    sizes = {noun: counted(document[f"{noun}s"], noun) for noun in ("unit", "variant", "symbol", "candle")}
+    out.print("{unit}: {variant} on {symbol}, {candle}".format(**sizes), highlight=False)
     if cost.work_s is None:
         out.print(f"How long is not known: {', '.join(cost.unknown)} never ran")
     else:
         elapsed = "no node serves runs now" if cost.elapsed_s is None else f"about {cost.elapsed_s:,.1f} s"
-        out.print(f"{cost.work_s:,.1f} s of work on {cost.slots} slots: {elapsed}")
+        out.print(f"{cost.work_s:,.1f} s of work on {counted(cost.slots, 'slot')}: {elapsed}", highlight=False)
 
 
 def _print_run(run: Run, progress: RunProgress, *, as_json: bool) -> None:
@@ -296,16 +318,19 @@ def _read_grid(given: Any) -> dict[str, list[Any]]:
     return grid
 
 
-def _utc(moment: datetime | None) -> datetime | None:
-    return None if moment is None else moment.replace(tzinfo=UTC)
-
-
-def _tell(run: int, state: RunState) -> None:
-    err.print(f"Run {run} is {state}.", highlight=False)
+def _steer(act: Callable[[Operations, int], RunState], run: int, *, as_json: bool) -> None:
+    with operating() as operations:
+        state = act(operations, run)
+        document = describe_run(*load(operations, run)) if as_json else None
+    if document is not None:
+        print_json(document)
+    else:
+        say(f"Run {run} is {state}.")
 
 
 def _exit(progress: RunProgress) -> None:
-    if progress.units[UnitState.FAILED] and progress.state is RunState.COMPLETE:
+    """End with 1 unless everything that the run was started for is done: a watcher's exit code goes into scripts."""
+    if progress.state is not RunState.COMPLETE or progress.units[UnitState.FAILED]:
         raise typer.Exit(1)
 
 

@@ -15,7 +15,20 @@ class Value(BaseModel):
 
 
 def _to_utc(moment: datetime) -> datetime:
-    return moment.astimezone(UTC)
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("expected a moment in the years 1 to 9999 of UTC") from error
+
+
+def read_moment(text: str) -> datetime:
+    """Read a date or a moment as people write them (ISO 8601): UTC where no offset is stated, and returned as UTC.
+
+    Raises:
+        ValueError: it is none.
+    """
+    moment = datetime.fromisoformat(text)
+    return _to_utc(moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment)
 
 
 #: An aware datetime, always normalised to UTC; a naive one is refused.

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, date, datetime
 from enum import StrEnum
 from fnmatch import fnmatchcase
-from typing import Annotated, Any, NamedTuple, Self
+from typing import Annotated, Any, NamedTuple
 
-from pydantic import BeforeValidator, ConfigDict, Field, JsonValue, StringConstraints, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, JsonValue, StringConstraints
 
-from app.domain.base import UtcDatetime, Value, explain
+from app.domain.base import UtcDatetime, Value
 from app.domain.candles import EPOCH, Timeframe
-from app.domain.selection import SelectionRules, override
+from app.domain.selection import SelectionRules
 from app.domain.strategies import Pattern, Trading
-from app.errors import ConfigurationError
 
 #: Candles of a unit that `RunLimits.timeout_ms` is meant for: a unit of more has that much more time.
 CANDLES_PER_TIMEOUT = 10_000
@@ -98,6 +97,26 @@ class RunLimits(Value):
 Grid = dict[str, list[JsonValue] | dict[str, list[JsonValue]]]
 
 
+def _never(_: object) -> object:
+    raise ValueError("a run always trades; leave the key out")
+
+
+class TradingOverrides(Trading):
+    """What a run may say of `Trading`: everything but whether."""
+
+    enabled: Annotated[bool, BeforeValidator(_never)] = True
+
+
+def _checked_by(model: type[Value]) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """Return what checks overrides of a model, each key of them, and leaves them as they are."""
+
+    def check(overrides: dict[str, Any]) -> dict[str, Any]:
+        model.model_validate(overrides)
+        return overrides
+
+    return check
+
+
 def _as_utc(moment: object) -> object:
     """Read a date, or a moment without a zone, as UTC: people write both."""
     try:
@@ -127,10 +146,10 @@ class RunSpec(Value):
     """Open time of the first candle that does not count any more. An evaluate run may leave it out: as of now."""
     grid: Grid = Field(default_factory=dict)
     method: Method = Method.AUTO
-    trading: dict[str, JsonValue] = Field(default_factory=dict)
+    trading: Annotated[dict[str, Any], AfterValidator(_checked_by(TradingOverrides))] = Field(default_factory=dict)
     """Overrides of each strategy's own `trading`, such as capital, fee_percent, slippage_percent."""
     limits: RunLimits = RunLimits()
-    selection: dict[str, JsonValue] = Field(default_factory=dict)
+    selection: Annotated[dict[str, Any], AfterValidator(_checked_by(SelectionRules))] = Field(default_factory=dict)
     """Overrides of the rules that positions are selected by, for an evaluate run."""
     max_age_candles: Annotated[int, Field(ge=0)] | None = None
     """Most candles that may have closed after a market's latest one; None is the setting. For an evaluate run."""
@@ -141,44 +160,33 @@ class RunSpec(Value):
         """Tell whether a symbol is one of the run's."""
         return any(fnmatchcase(symbol, pattern) for pattern in self.symbols)
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        _check_kind(self)
-        if self.from_time >= self.to_time:
-            found = f"from {self.from_time.isoformat()} and to {self.to_time.isoformat()}"
-            raise ValueError(f"from, to: from must be before to, found {found}")
-        _check_trading(self.trading)
-        return self
+    @property
+    def contradictions(self) -> tuple[Contradiction, ...]:
+        """What is wrong between keys, each of which may be right: a specification with one cannot be planned."""
+        return tuple(_contradictions(self))
 
 
-def _check_kind(spec: RunSpec) -> None:
+class Contradiction(NamedTuple):
+    """What is wrong between keys of a specification."""
+
+    keys: tuple[str, ...]
+    text: str
+
+
+def _contradictions(spec: RunSpec) -> Iterator[Contradiction]:
+    given = spec.model_fields_set
     if spec.kind is RunKind.BACKTEST:
-        given = spec.model_fields_set
-        missing = [key for key, name in (("from", "from_time"), ("to", "to_time")) if name not in given]
-        if missing:
-            raise ValueError(f"{', '.join(missing)}: required for a backtest")
         foreign = {"selection": spec.selection, "max_age_candles": spec.max_age_candles is not None}
+        missing = [key for key, name in (("from", "from_time"), ("to", "to_time")) if name not in given]
+        yield from (Contradiction((key, "kind"), f"{key}: required for a backtest") for key in missing)
     else:
         foreign = {"from": spec.from_time != EPOCH, "trading": spec.trading}
-    _refuse(spec.kind, [name for name, is_given in foreign.items() if is_given])
-    try:
-        override(SelectionRules(), spec.selection)
-    except ConfigurationError as error:
-        raise ValueError(str(error)) from error
-
-
-def _refuse(kind: RunKind, foreign: Sequence[str]) -> None:
-    if foreign:
-        raise ValueError(f"{', '.join(foreign)}: means nothing for a run of kind {kind}; leave it out")
-
-
-def _check_trading(overrides: dict[str, JsonValue]) -> None:
-    if "enabled" in overrides:
-        raise ValueError("trading.enabled: a run always trades; leave the key out")
-    try:
-        Trading.model_validate(overrides)
-    except ValidationError as error:
-        raise ValueError(f"trading: {explain(error)}") from error
+    for key, is_given in foreign.items():
+        if is_given:
+            yield Contradiction((key, "kind"), f"{key}: means nothing for a run of kind {spec.kind}; leave it out")
+    if spec.from_time >= spec.to_time:
+        found = f"from {spec.from_time.isoformat()} and to {spec.to_time.isoformat()}"
+        yield Contradiction(("from", "to"), f"from, to: from must be before to, found {found}")
 
 
 class Variant(Value):

@@ -23,6 +23,7 @@ from app.runs.memory import candles_remembered, forgets_within
 from app.strategies.fingerprint import take_fingerprint
 from app.strategies.registry import Problem, Registry, build
 from app.strategies.sdk import Strategy
+from app.wording import counted
 
 #: Problems of one kind that are told one by one.
 MOST_TOLD = 5
@@ -36,6 +37,8 @@ class Source(NamedTuple):
     definition: StrategyDefinition
     strategy_id: int | None = None
     revision: int | None = None
+    file: str | None = None
+    """That it was read from; None when it is of the catalogue."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,25 +86,28 @@ class Planner:
         self._warnings: list[str] = []
         self._needed = 1
 
-    def plan(self, spec: RunSpec, sources: Sequence[Source], stored: Stored) -> Plan:
+    def plan(self, spec: RunSpec, sources: Sequence[Source], stored: Stored, problems: Iterable[str] = ()) -> Plan:
         """Plan a run.
 
         Args:
             spec: what is asked for.
             sources: the strategies it names, in its order.
             stored: the series there are.
+            problems: that were found before, told with those found here.
 
         Raises:
             ConfigurationError: it cannot be done; names each field, the limit, and how to raise it.
         """
-        self._problems, self._warnings, self._needed = [], [], 1
+        self._problems, self._warnings, self._needed = list(problems), [], 1
         is_evaluation = spec.kind is RunKind.EVALUATE
         self._check_patterns(spec, stored)
         series = self._markets(stored) if is_evaluation else self._series(spec, stored)
-        self._check_size(spec, sources, series)
-        variants = [] if self._problems else [each for source in sources for each in self._variants(spec, source)]
+        sources = self._unique(sources)
+        self._warn_of_files(sources)
+        is_countable = self._check_grid(spec, sources) and self._check_size(spec, sources, series)
+        variants = [v for each in sources for v in self._variants(spec, each, is_countable=is_countable)]
         if self._problems:
-            raise SpecificationError("specification", self._problems)
+            raise SpecificationError("specification", list(dict.fromkeys(self._problems)))
         is_short = is_evaluation and spec.method is Method.AUTO
         window = self._needed if is_short else self._window
         return Plan(variants, list(_units(variants, series)), series, self._warnings, window)
@@ -109,7 +115,7 @@ class Planner:
     def _check_patterns(self, spec: RunSpec, stored: Stored) -> None:
         for pattern in spec.symbols:
             if not any(fnmatchcase(symbol, pattern) for symbol in stored.symbols):
-                hint = did_you_mean(pattern, stored.symbols[:20])
+                hint = did_you_mean(pattern, stored.symbols)
                 self._problems.append(f"symbols: no stored {spec.timeframe} series matches {pattern!r}: {hint}")
 
     def _markets(self, stored: Stored) -> list[Series]:
@@ -125,9 +131,9 @@ class Planner:
     def _series(self, spec: RunSpec, stored: Stored) -> list[Series]:
         found = [series for series in stored.series if series.candles]
         empty = [series.symbol for series in stored.series if not series.candles]
-        if stored.series and not found:
+        if stored.series and not found and spec.from_time < spec.to_time:
             self._problems.append(f"from, to: no candle of {_listed(empty)} in {_range(spec)}")
-        elif empty:
+        elif empty and found:
             self._warnings.append(f"no candle in the range, left out: {_listed(empty)}")
         self._warn_of_gaps(found)
         return found
@@ -138,30 +144,55 @@ class Planner:
             total = sum(series.missing for series in gaps)
             worst = max(gaps, key=lambda series: series.missing)
             self._warnings.append(
-                f"{total:,} candles are missing inside the ranges of {len(gaps)} series, most of {worst.symbol} "
-                f"({worst.missing:,}): they are not made up, a gap is one step"
+                f"{counted(total, 'candle is', 'candles are')} missing inside the ranges of {len(gaps):,} series, most "
+                f"of {worst.symbol} ({worst.missing:,}): they are not made up, a gap is one step"
             )
 
-    def _check_size(self, spec: RunSpec, sources: Sequence[Source], series: Sequence[Series]) -> None:
-        for key, values in _leaves(spec.grid):
-            if not values:
-                self._problems.append(f"grid.{key}: expected values to try, found an empty list")
-        names = {source.definition.name for source in sources}
+    def _unique(self, sources: Iterable[Source]) -> list[Source]:
+        found = list[Source]()
+        for source in sources:
+            if source in found:
+                name = source.definition.name
+                self._warnings.append(f"strategies: {name!r} is there more than once and planned once")
+            else:
+                found.append(source)
+        return found
+
+    def _warn_of_files(self, sources: Iterable[Source]) -> None:
+        files = dict.fromkeys(source.file for source in sources if source.file is not None)
+        self._warnings += [
+            f"{file}: its strategies are not verified, one that looks ahead shows figures that nobody can earn: "
+            f"'candlefleet strategies verify {file}'"
+            for file in files
+        ]
+
+    def _check_grid(self, spec: RunSpec, sources: Sequence[Source]) -> bool:
+        """Tell whether every param of the grid has values to try."""
+        empty = [key for key, values in _leaves(spec.grid) if not values]
+        self._problems += [f"grid.{key}: expected values to try, found an empty list" for key in empty]
+        # one that is not known is told as that
+        names = {*(source.definition.name for source in sources), *spec.strategies}
         self._problems += [
             f"grid.{name}: not a strategy of this run: {did_you_mean(name, names)}"
             for name, value in spec.grid.items()
             if isinstance(value, dict) and name not in names
         ]
+        return not empty
+
+    def _check_size(self, spec: RunSpec, sources: Sequence[Source], series: Sequence[Series]) -> bool:
+        """Tell whether there are no more units than there may be."""
         combinations = sum(prod(len(values) for values in _grid(spec, source).values()) for source in sources)
         count = combinations * max(1, len(series))
-        if count > self._most_units:
-            self._problems.append(
-                f"grid: expected at most {self._most_units:,} units, found {count:,} ({combinations:,} combinations of "
-                f"strategy and params on {len(series):,} symbols): take fewer values, or raise "
-                "CANDLEFLEET_RUNS__MOST_UNITS"
-            )
+        if count <= self._most_units:
+            return True
+        self._problems.append(
+            f"grid: expected at most {self._most_units:,} units, found {count:,} "
+            f"({counted(combinations, 'combination')} of strategy and params on {counted(len(series), 'symbol')}): "
+            "take fewer values, or raise CANDLEFLEET_RUNS__MOST_UNITS"
+        )
+        return False
 
-    def _variants(self, spec: RunSpec, source: Source) -> Iterator[Variant]:
+    def _variants(self, spec: RunSpec, source: Source, *, is_countable: bool) -> Iterator[Variant]:
         name, grid = source.definition.name, _grid(spec, source)
         try:
             cls = self._registry.resolve(source.definition.implementation)
@@ -169,17 +200,17 @@ class Planner:
         except ConfigurationError as error:
             self._problems.append(f"strategies: {name}: {error}")
             return
-        unknown = [key for key in grid if key not in cls.Params.model_fields]
-        if unknown:
-            allowed = did_you_mean(unknown[0], cls.Params.model_fields)
-            self._problems.append(f"grid.{unknown[0]}: {name} has no such param: {allowed}")
-            return
-        yield from self._combined(source, cls, grid, trading, spec)
+        known = cls.Params.model_fields
+        unknown = [key for key in grid if key not in known]
+        self._problems += [f"grid.{key}: {name} has no such param: {did_you_mean(key, known)}" for key in unknown]
+        if is_countable and not unknown:
+            yield from self._combined(source, cls, grid, trading, spec)
 
     def _combined(
         self, source: Source, cls: type[Strategy], grid: Mapping[str, Sequence[Any]], trading: Trading, spec: RunSpec
     ) -> Iterator[Variant]:
-        definition, timeframe, refused, made = source.definition, spec.timeframe, list[str](), 0
+        definition, timeframe, refused = source.definition, spec.timeframe, list[str]()
+        made, again = set[str](), 0
         for values in product(*grid.values()):
             params = {**definition.params, **dict(zip(grid, values, strict=True))}
             strategy, problems = build(cls, params, definition.name)
@@ -188,11 +219,18 @@ class Planner:
             if strategy is None or problems:
                 refused.append(f"{dict(zip(grid, values, strict=True))}: {'; '.join(map(str, problems))}")
                 continue
-            made += 1
+            identity = strategy.params.model_dump_json()
+            if identity in made:
+                again += 1
+                continue
+            made.add(identity)
             self._needed = max(self._needed, candles_remembered(strategy, self._window, spec.timeframe))
             self._warn_of_memory(strategy, spec)
             yield self._variant(source, strategy, trading)
-        self._tell_refused(definition.name, refused, made)
+        if again:
+            told = counted(again, "combination is", "combinations are")
+            self._warnings.append(f"grid: {told} the same as another of {definition.name}, and not planned twice")
+        self._tell_refused(definition.name, refused, len(made))
 
     def _refusals(self, strategy: Strategy, timeframe: Timeframe) -> Iterator[Problem]:
         needed = strategy.warmups.get(timeframe)
@@ -221,7 +259,8 @@ class Planner:
             return
         told = "; ".join(islice(refused, MOST_TOLD)) + (" ..." if len(refused) > MOST_TOLD else "")
         if made:
-            self._warnings.append(f"{name}: {len(refused)} combinations are not possible and left out: {told}")
+            count = counted(len(refused), "combination is", "combinations are")
+            self._warnings.append(f"{name}: {count} not possible and left out: {told}")
         else:
             self._problems.append(f"strategies: {name}: no combination of params is possible: {told}")
 

@@ -141,6 +141,8 @@ class Progress:
     """That work on it now."""
     is_trimmed: bool
     """Whether it has ended, and details of it were deleted since."""
+    candles_pending: int
+    """Of units that are not done."""
 
     @property
     def total(self) -> int:
@@ -257,6 +259,7 @@ def load_progress(connection: Connection, run_id: int) -> Progress:
         memory_mb=max((row.memory_mb for row in done), default=0),
         slots=len(load_held_tickets(connection, run_id)),
         is_trimmed=trimmed,
+        candles_pending=rows[UnitState.PENDING].candles if UnitState.PENDING in rows else 0,
     )
 
 
@@ -274,6 +277,7 @@ def _load_evaluation_progress(connection: Connection, run_id: int, state: RunSta
         memory_mb=row.memory_mb,
         slots=len(load_held_tickets(connection, run_id)),
         is_trimmed=is_trimmed,
+        candles_pending=int(row.pending),
     )
 
 

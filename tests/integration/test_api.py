@@ -137,7 +137,13 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"grid": {"fast": list(range(1000)), "slow": list(range(1000))}}, "grid"),
     ({"limits": {"retries": 11}}, "limits.retries"),
     ({"limits": {"tries": 1}}, "limits.tries"),
-    ({"trading": {"capital": -1}}, "trading"),
+    ({"trading": {"capital": -1}}, "trading.capital"),
+    ({"trading": {"enabled": True}}, "trading.enabled"),
+    ({"to": "9999-12-31T23:59:59-23:00"}, "to"),
+    ({"key": "a\0b"}, "key"),
+    ({"strategies": ["a\0b"]}, "strategies.0"),
+    ({"grid": {"fast": ["a\0b"]}}, "grid.fast.0"),
+    ({"key": "\ud800"}, "key"),
     ({"simbols": ["*"]}, "simbols"),
     ({"key": ""}, "key"),
 ]
@@ -159,6 +165,11 @@ def test_a_bad_specification_names_the_field(api: Api, changes: dict[str, Any], 
 def test_all_that_is_wrong_is_told_at_once(api: Api) -> None:
     answer = api.post("/api/runs", {"strategies": [], "timeframe": "1h", "from": "x", "to": "y", "more": 1})
     assert sorted(answer.fields) == ["from", "more", "strategies", "to"]
+    wrong = {"strategies": ["cros", "x.toml"], "symbols": ["NONE"], "grid": {"fast": []}, "limits": {"retries": -1}}
+    answer = api.post("/api/runs", {**SPEC, **wrong, "trading": {"fee_percent": -1}, "to": SPEC["from"]})
+    fields = ["from, to", "grid.fast", "limits.retries", "strategies", "strategies", "symbols", "trading.fee_percent"]
+    assert sorted(answer.fields) == fields
+    assert "x.toml" in str(answer.body) and "readable file" not in str(answer.body)
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b'"text"', b"\xff", b"[" * 100_000])

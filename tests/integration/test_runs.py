@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import psycopg
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from app.broker import BATCH_QUEUE, Publisher, create_celery
 from app.domain.candles import Timeframe
@@ -22,12 +22,12 @@ from app.domain.strategies import Trading
 from app.errors import ConfigurationError, MessageError
 from app.operations import Operations
 from app.operations_compare import compare_live, compare_runs
-from app.operations_runs import cancel, estimate, pause, plan, resume, start
+from app.operations_runs import cancel, estimate, load, pause, plan, resume, start
 from app.runs.evaluating import evaluate_span
 from app.runs.report.sampling import sample
 from app.runs.shapes import Trade
 from app.runs.spans import Span
-from app.runs.specification import parse_spec, read_spec
+from app.runs.specification import parse_spec, read_draft
 from app.runs.trading import trade
 from app.settings import RunSettings, Settings
 from app.storage import runs, units
@@ -82,6 +82,24 @@ def begin(operations: Operations, *symbols: str, **changes: Any) -> Run:
     register(operations.engine, definition("cross"))
     store(operations.engine, *symbols)
     return start(operations, parse_spec({**SPEC, **changes})).run
+
+
+def test_a_run_and_how_far_it_is_are_of_the_same_moment(
+    operations: Operations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = begin(operations, "AAA")
+    count = runs.load_progress
+
+    def count_later(connection: Connection, run_id: int) -> runs.Progress:
+        cancel(operations, run_id)
+        return count(connection, run_id)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(runs, "load_progress", count_later)
+        found, progress = load(operations, run.id)
+    assert (found.finished_at, progress.state, progress.units["pending"]) == (None, RunState.RUNNING, 1)
+    found, progress = load(operations, run.id)
+    assert found.finished_at is not None and progress.state is RunState.CANCELLED
 
 
 def finish(slot: Slot, run_id: int) -> None:
@@ -384,11 +402,12 @@ def test_specifications_are_read_from_files_and_flags(tmp_path: Path) -> None:
         'strategies = ["cross"]\ntimeframe = "1h"\nfrom = 2024-01-08T00:00:00Z\nto = 2024-03-01T00:00:00Z\n'
         "grid.fast = [5, 8]\n[limits]\nretries = 0\n"
     )
-    spec = read_spec(file, {"key": "k", "timeframe": "4h"})
+    spec = read_draft(file, {"key": "k", "timeframe": "4h"}).spec
+    assert spec is not None
     assert (spec.key, spec.timeframe, spec.limits.retries) == ("k", Timeframe.H4, 0)
     assert parse_spec(json.loads(json.dumps(runs.dump_spec(spec)))) == spec
     with pytest.raises(ConfigurationError, match="expected a readable file"):
-        read_spec(tmp_path / "none.toml", {})
+        read_draft(tmp_path / "none.toml", {})
 
 
 @pytest.mark.parametrize("wrong", [float("nan"), "\x00"])

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.domain.candles import Timeframe
+from app.domain.candles import EPOCH, Timeframe
 from app.domain.runs import LATEST, RunSpec, Series, cut_slices
 from app.domain.strategies import StrategyDefinition
 from app.errors import ConfigurationError
@@ -50,7 +50,7 @@ def test_it_needs_no_range_and_comes_back_from_storage_as_it_was() -> None:
     [
         ({"from": "2024-01-01T00:00Z"}, "from: means nothing for a run of kind evaluate"),
         ({"trading": {"fee_percent": 1}}, "trading: means nothing for a run of kind evaluate"),
-        ({"selection": {"min_edge": 3}}, "selection.min_edge means nothing: did you mean 'min_edge_percent'?"),
+        ({"selection": {"min_edge": 3}}, "selection.min_edge: unknown key: did you mean 'min_edge_percent'?"),
         ({"selection": {"min_edge_percent": -1}}, "min_edge_percent"),
         ({"max_age_candles": -1}, "max_age_candles"),
         ({"symbols": ["BTC-USDD"]}, "no stored 1h series matches 'BTC-USDD': did you mean 'BTC-USD'?"),
@@ -58,6 +58,12 @@ def test_it_needs_no_range_and_comes_back_from_storage_as_it_was() -> None:
 )
 def test_what_cannot_be_is_refused_with_its_field(changes: dict[str, Any], said: str) -> None:
     assert said in refusal(FRESH, **changes)
+
+
+def test_an_age_beyond_all_time_allows_any_candle() -> None:
+    for age in (10**9, 10**30):
+        evaluation = build_evaluation(BatchSettings(), parse_spec({**SPEC, "max_age_candles": age}), NOW)
+        assert evaluation is not None and evaluation.since == EPOCH
 
 
 def test_markets_that_are_all_stale_are_refused_and_a_few_are_told() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from app.domain.runs import RunLimits, Series, Unit
 from app.domain.strategies import StrategyDefinition, Trading
-from app.errors import ConfigurationError
+from app.errors import ConfigurationError, SpecificationError
 from app.operations_runs import with_defaults
 from app.runs.planning import Plan, Planner, Source, Stored
 from app.runs.specification import parse_spec
@@ -109,6 +109,41 @@ def test_everything_that_is_wrong_is_said_at_once() -> None:
     assert "symbols:" in said and "grid.fast:" in said
 
 
+def test_an_unknown_param_is_said_with_an_unknown_symbol_and_each_of_several() -> None:
+    said = refusal(symbols=["XXX"], grid={"fsat": [5], "solw": [6]})
+    assert all(f"\n  - {field}: " in said for field in ("symbols", "grid.fsat", "grid.solw"))
+
+
+def test_what_was_found_before_is_said_with_it() -> None:
+    spec = parse_spec({**SPEC, "symbols": ["XXX"]})
+    with pytest.raises(SpecificationError) as refused:
+        Planner(Registry(), 512, 100).plan(spec, [], STORED, ["strategies: no strategy 'cros'"])
+    assert [problem.partition(":")[0] for problem in refused.value.problems] == ["strategies", "symbols"]
+
+
+def test_a_symbol_in_another_case_is_meant_and_the_list_says_how_many_more_there_are() -> None:
+    symbols = [f"S{number:03d}-USD" for number in range(30)]
+    stored = Stored(["BTC-USD", *symbols], STORED.series)
+    said = refusal(stored=stored, symbols=["btc-usd"])
+    assert "did you mean 'BTC-USD'? allowed: BTC-USD, S000-USD" in said
+    assert said.endswith("S018-USD and 11 more")
+
+
+def test_what_is_there_twice_is_planned_once_and_said() -> None:
+    planned = plan(grid={"fast": [12, 12, 12, 8], "slow": [26]})
+    assert [each.params["fast"] for each in planned.variants] == [12, 8]
+    assert planned.warnings == ["grid: 2 combinations are the same as another of cross, and not planned twice"]
+    planned = plan(source(), source())
+    assert (len(planned.variants), len(planned.units)) == (1, 2)
+    assert planned.warnings == ["strategies: 'cross' is there more than once and planned once"]
+
+
+def test_a_strategy_of_a_file_is_said_to_be_unverified() -> None:
+    definition = source().definition
+    (warning,) = plan(Source(definition, file="mine.toml")).warnings
+    assert "candlefleet strategies verify mine.toml" in warning
+
+
 def test_gaps_are_said_with_their_number() -> None:
     gaps = [Series("BTC-USD", 700, 44), Series("ETH-USD", 740, 4)]
     (warning,) = plan(stored=Stored(STORED.symbols, gaps)).warnings
@@ -136,6 +171,12 @@ def test_only_a_variant_with_the_params_of_the_catalogue_has_its_revision() -> N
 @pytest.mark.parametrize("moment", ["2024-01-01", "2024-01-01T00:00", "2024-01-01T02:00+02:00", date(2024, 1, 1)])
 def test_moments_are_utc_where_no_zone_is_stated(moment: object) -> None:
     assert parse_spec({**SPEC, "from": moment}).from_time == datetime(2024, 1, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(("field", "moment"), [("to", "9999-12-31T23:59:59-23:00"), ("from", "0001-01-01T00:00+05:00")])
+def test_a_moment_beyond_all_years_is_refused_with_its_field(field: str, moment: str) -> None:
+    said = refusal(**{field: moment})
+    assert f"{field}: expected a moment in the years 1 to 9999 of UTC, found" in said
 
 
 def test_limits_that_a_specification_leaves_out_are_those_of_the_settings() -> None:
