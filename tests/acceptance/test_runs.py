@@ -216,6 +216,8 @@ def test_failures_are_told_and_tried_again(
     assert {(unit["attempts"], unit["error_class"]) for unit in units} == {(3, "ValueError")}
     assert retry_failed(operations, run.id) == 3
     assert wait_for_end(looking).units["failed"] == 3
+    counted = "SELECT processed, errors FROM nodes WHERE node LIKE 'honest@%' AND :run > 0"
+    wait_until(lambda: ask(operations, counted, run) == [(6, 6)], "its node has counted both rounds", 10.0)
 
 
 def test_slots_that_serve_only_runs_are_nicer_than_others(
