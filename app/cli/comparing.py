@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from app.cli.filters import MOST_RUN, RunId
 from app.cli.operating import operating
 from app.cli.output import Json, Limit, print_json, print_rows, say
 from app.cli.run_report import shorten
@@ -20,8 +21,10 @@ _PAIRS = [(f"live_{name}", f"run_{name}") for name in SAID]
 
 
 def compare(
-    run: Annotated[int, typer.Argument(metavar="RUN", help="Number of the run.")],
-    other: Annotated[int | None, typer.Argument(metavar="RUN2", help="Another run of the same kind.")] = None,
+    run: RunId,
+    other: Annotated[
+        int | None, typer.Argument(metavar="RUN2", min=1, max=MOST_RUN, help="Another run of the same kind.")
+    ] = None,
     live: Annotated[bool, typer.Option("--live", help="With what live recorded of the same candles.")] = False,
     limit: Limit = 50,
     as_json: Json = False,
