@@ -21,8 +21,9 @@ up: venv ## Keep everything running, Flower included, until Ctrl-C
 	@$(candlefleet) up $(ARGS)
 
 # Two processes, a file of tests each at a time: most tests wait for servers. One process: make test ARGS="-n 0"
+# In the order of the folders: the long files come first, and the short ones of tests/unit fill up the end.
 test: venv ## Run all tests: unit, integration, acceptance
-	@$(python) -m pytest -n 2 --dist loadfile $(ARGS)
+	@$(python) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: venv ## Check style, types, import rules and pins, as continuous integration does
 	@$(python) -m ruff check .

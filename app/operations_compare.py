@@ -1,4 +1,7 @@
-"""Comparisons: a run with what live recorded of the same candles, or with another run."""
+"""Comparisons: a run with what live recorded of the same candles, or a backtest with another one.
+
+What evaluate runs say is compared by `app.operations_compare_evaluations`.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +12,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from app.errors import WrongStateError
+from app.domain.runs import RunKind
+from app.errors import ConfigurationError, WrongStateError
 from app.operations import Operations
+from app.operations_compare_evaluations import TOLERANCE, find_answers_that_differ
 from app.storage import comparing, runs
 from app.storage.comparing import Said, SaidByUnit
+from app.storage.evaluations import SaidTwice
 from app.storage.run_deletion import is_trimmed
-
-#: Difference of two strengths that counts: what the gate takes two answers for equal by.
-TOLERANCE = 1e-7
 
 
 class Difference(NamedTuple):
@@ -40,7 +43,7 @@ class LiveComparison:
     """That have a revision of the catalogue."""
     decisions: int
     """Of these, those that live recorded as well."""
-    differences: Sequence[Difference]
+    differences: Sequence[Difference] | Sequence[SaidTwice]
 
 
 class UnitComparison(NamedTuple):
@@ -71,10 +74,11 @@ class RunComparison:
 def compare_live(operations: Operations, run_id: int) -> LiveComparison:
     """Compare every decision of a run with the outcome that live recorded of the same strategy, revision and candle.
 
-    Actions are compared at every candle, strengths where the action changed, within TOLERANCE.
+    Of a backtest, actions are compared at every candle and strengths where the action changed; of an evaluate run,
+    everything that its strategies said. Numbers are equal within a tolerance.
 
     Raises:
-        ConfigurationError: there is no such run.
+        UnknownRunError: there is no such run.
         WrongStateError: its signals were deleted.
     """
     decisions, differences, units = 0, list[Difference](), 0
@@ -84,6 +88,8 @@ def compare_live(operations: Operations, run_id: int) -> LiveComparison:
             raise WrongStateError(
                 f"run {run_id}: its signals were deleted with its details: start it anew to compare it"
             )
+        if spec.kind is RunKind.EVALUATE:
+            return LiveComparison(*find_answers_that_differ(connection, run_id, spec.timeframe, spec.method))
         place = (spec.timeframe.value, spec.from_time, spec.to_time)
         for unit in list(comparing.load_unit_signals(connection, run_id)):
             live = comparing.load_live_signals(connection, unit, *place)
@@ -113,11 +119,31 @@ def find_differences(unit: SaidByUnit, live: Said) -> list[Difference]:
     ]
 
 
-def compare_runs(operations: Operations, first: int, second: int) -> RunComparison:
-    """Compare the figures of the units that two runs have in common: strategy, params and symbol.
+def find_kind(operations: Operations, first: int, second: int) -> RunKind:
+    """Return which kind two runs are of.
 
     Raises:
-        ConfigurationError: there is no such run.
+        UnknownRunError: there is no such run.
+        ConfigurationError: they are of two kinds.
+    """
+    with operations.reading() as connection:
+        kinds = [runs.load_run(connection, run_id).spec.kind for run_id in (first, second)]
+    if len(set(kinds)) > 1:
+        found = " and ".join(
+            f"run {run_id} of kind {kind}" for run_id, kind in zip((first, second), kinds, strict=True)
+        )
+        raise ConfigurationError(
+            f"expected two runs of one kind, found {found}: an evaluate run has answers about one candle and a "
+            "selection, a backtest has figures of a range. Both can be compared with --live"
+        )
+    return kinds[0]
+
+
+def compare_runs(operations: Operations, first: int, second: int) -> RunComparison:
+    """Compare the figures of the units that two backtests have in common: strategy, params and symbol.
+
+    Raises:
+        UnknownRunError: there is no such run.
     """
     with operations.reading() as connection:
         for run_id in (first, second):

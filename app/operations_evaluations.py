@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection
 
 from app.domain.candles import EPOCH, Timeframe
-from app.domain.runs import LATEST, Evaluation, RunKind, RunSpec, Series
+from app.domain.runs import LATEST, Evaluation, RunKind, RunSpec, RunState, Series
 from app.domain.selection import override
 from app.errors import ConfigurationError
 from app.operations import Operations
@@ -71,7 +71,7 @@ def load_selection(operations: Operations, run_id: int, limit: int) -> Selection
     """
     with operations.reading() as connection:
         run = runs.load_run(connection, run_id)
-        if run.spec.kind is not RunKind.EVALUATE or run.selection is None or run.validation is None:
+        if run.spec.kind is not RunKind.EVALUATE or run.selection is None or run.state is not RunState.COMPLETE:
             found = f"kind {run.spec.kind}, {run.state}"
             raise ConfigurationError(f"run {run_id}: expected an evaluate run that is complete, found: {found}")
         return read_selection(connection, run.id, run.selection, limit)

@@ -11,10 +11,11 @@ from typing import Any
 from sqlalchemy import Connection
 
 from app.domain.base import Value
-from app.domain.runs import UnitState
+from app.domain.runs import LATEST, RunKind, UnitState
 from app.domain.selection import SelectionRules
 from app.operations import Operations
 from app.operations_evaluations import read_selection
+from app.operations_report_evaluations import build_answers, build_in_force
 from app.runs.deflation import Trial, Tried, count_trials, deflate
 from app.runs.metrics import Metrics
 from app.runs.report.document import (
@@ -25,6 +26,7 @@ from app.runs.report.document import (
     SelectedPosition,
     SelectionReport,
     UnitReport,
+    VariantVersion,
     build_document,
 )
 from app.runs.report.sampling import SampledCurve
@@ -62,7 +64,10 @@ def build_report(operations: Operations, run_id: int) -> Document:
         data = _data(connection, run)
         started_at = stored.load_start(connection, run_id)
         selection = _selection(connection, run)
-    tried = count_trials([_trial_of(run, row) for row in rows], [_trial(run, row) for row in earlier])
+        answers = build_answers(connection, run)
+        variants = stored.load_variants(connection, run_id)
+    executed = [row for row in rows if row["state"] in (UnitState.SUCCEEDED, UnitState.FAILED)]
+    tried = count_trials([_trial_of(run, row) for row in executed], [_trial(run, row) for row in earlier])
     counts = progress.units
     return build_document(
         made_at=datetime.now(UTC),
@@ -80,14 +85,26 @@ def build_report(operations: Operations, run_id: int) -> Document:
             candles=progress.candles,
             trimmed=progress.is_trimmed,
         ),
-        spec=dump_spec(spec),
+        spec=_asked_for(run),
         data=data,
         warnings=run.warnings,
         versions={name: version(name) for name in PACKAGES},
+        variants=[VariantVersion(**each) for each in variants],
         units=[_unit(run, row, curves.get(row["number"]), tried) for row in rows],
+        in_force=build_in_force(run),
         selection=selection,
+        answers=answers,
         validation=None if run.validation is None else ValidationRecord.model_validate(run.validation),
     )
+
+
+def _asked_for(run: Run) -> dict[str, Any]:
+    """Return the specification, of an evaluate run without the range that it has not."""
+    spec = dump_spec(run.spec)
+    if run.spec.kind is RunKind.BACKTEST:
+        return spec
+    foreign = {"from", "trading"} | ({"to"} if run.spec.to_time == LATEST else set())
+    return {name: value for name, value in spec.items() if name not in foreign}
 
 
 def _selection(connection: Connection, run: Run) -> SelectionReport | None:
@@ -175,7 +192,7 @@ def _data(connection: Connection, run: Run) -> list[DataRange]:
         DataRange(
             symbol=each.symbol,
             timeframe=spec.timeframe,
-            from_time=ends[each.symbol].first,
+            from_time=ends[each.symbol].last if spec.kind is RunKind.EVALUATE else ends[each.symbol].first,
             to_time=ends[each.symbol].last + length,
             candles=each.candles,
             gaps=gaps[each.symbol].number if each.symbol in gaps else 0,

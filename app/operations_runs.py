@@ -35,7 +35,9 @@ from app.settings import BatchSettings
 from app.storage import ranges, runs
 from app.storage import strategies as catalogue
 from app.storage.costs import load_complete, load_samples
+from app.storage.engine import driver_of
 from app.storage.nodes import count_slots
+from app.storage.run_closing import validate_cancelled
 from app.storage.runs import Progress, Run, dump_spec
 from app.strategies.registry import Registry
 from app.tickets import Tickets, send_tickets, wanted
@@ -163,12 +165,11 @@ def with_defaults(spec: RunSpec, batch: BatchSettings) -> RunSpec:
 def estimate(operations: Operations, spec: RunSpec, planned: Plan) -> Estimate:
     """Estimate what a plan costs, from units of earlier runs, else from live jobs."""
     with operations.reading() as connection:
-        is_evaluation = planned.evaluation is not None
         implementations = {variant.implementation for variant in planned.variants}
-        known = {} if is_evaluation else runs.load_costs(connection, implementations)
+        known = runs.load_costs(connection, spec.kind, spec.method, implementations)
         jobs = {each.strategy_id: each.mean_ms for each in load_samples(connection, load_complete(connection))}
         slots = count_slots(connection, operations.settings.silence, [BATCH_QUEUE])
-    window = 1 if is_evaluation or spec.method is Method.WINDOWS else operations.settings.worker.window
+    window = 1 if planned.evaluation is not None or spec.method is Method.WINDOWS else operations.settings.worker.window
     costs = [_cost_ms(variant, known, jobs, window) for variant in planned.variants]
     unknown = {v.implementation for v, cost in zip(planned.variants, costs, strict=True) if cost is None}
     if unknown:
@@ -230,6 +231,7 @@ def cancel(operations: Operations, run_id: int) -> RunState:
         runs.load_run(connection, run_id)
         if runs.switch(connection, run_id, RunState.CANCELLED, OPEN):
             runs.cancel_units(connection, run_id)
+            validate_cancelled(driver_of(connection), run_id)
         return _require(runs.load_run(connection, run_id), RunState.CANCELLED)
 
 

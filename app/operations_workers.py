@@ -45,6 +45,8 @@ def list_workers(operations: Operations) -> list[dict[str, Any]]:
         {
             "name": row["node"],
             **{name: row[name] for name in shown},
+            "error_percent": round(100 * row["errors"] / row["processed"], 2) if row["processed"] else None,
+            "uptime_s": max(0, round((row["seen_at"] - row["started_at"]).total_seconds())),
             "memory_mb": round(row["rss_bytes"] / 2**20),
             "seen": row["seen_at"],
             "is_alive": row["is_alive"],

@@ -40,7 +40,7 @@ from app.storage.units import (
 from workers.evaluation import Evaluating
 from workers.running import ERROR_TEXT_LIMIT, error_text
 from workers.runtime.limits import clock
-from workers.runtime.memory import MemoryLimit, held_mb
+from workers.runtime.memory import MemoryLimit, held_mb, keep_freed_blocks
 from workers.runtime.spans import SpanCache, VariantCache
 from workers.runtime.surroundings import kept
 from workers.stints import STINT_S, Lookout, StoppedError, Within
@@ -66,13 +66,17 @@ class BatchWorker:
         spans: the candles of units.
         variants: their strategies.
         worker: name of the slot.
+        count: told how many units were recorded as ended, and how many of them failed.
     """
 
-    def __init__(self, within: Within, spans: SpanCache, variants: VariantCache, worker: str) -> None:
+    def __init__(
+        self, within: Within, spans: SpanCache, variants: VariantCache, worker: str, count: Callable[[int, int], None]
+    ) -> None:
         self._within = within
         self._spans = spans
         self._variants = variants
         self._worker = worker
+        self._count = count
 
     def work(self, run_id: int, ticket: int) -> StoredRun | None:
         """Work on a ticket for about a second; return its run if there is more to do.
@@ -81,6 +85,7 @@ class BatchWorker:
             StorageUnavailableError: Postgres is away; what was not recorded is executed again.
             MessageError: there is no such run.
         """
+        keep_freed_blocks()
         run = self._within(lambda driver: load_run(driver, run_id))
         if run is None:
             raise MessageError(f"no run {run_id}")
@@ -93,8 +98,8 @@ class BatchWorker:
 
     def _stint_of(self, run: StoredRun, stint: Stint) -> _Work | Evaluating:
         if run.kind is RunKind.EVALUATE:
-            return Evaluating(self._within, self._variants, run, stint)
-        return _Work(self._within, self._spans, self._variants, run, stint)
+            return Evaluating(self._within, self._variants, run, stint, self._count)
+        return _Work(self._within, self._spans, self._variants, run, stint, self._count)
 
     @contextmanager
     def _giving_back(self, stint: Stint) -> Iterator[None]:
@@ -111,12 +116,21 @@ class BatchWorker:
 class _Work:
     """One stint of work on a run."""
 
-    def __init__(self, within: Within, spans: SpanCache, variants: VariantCache, run: StoredRun, stint: Stint) -> None:
+    def __init__(
+        self,
+        within: Within,
+        spans: SpanCache,
+        variants: VariantCache,
+        run: StoredRun,
+        stint: Stint,
+        count: Callable[[int, int], None],
+    ) -> None:
         self._within = within
         self._spans = spans
         self._variants = variants
         self._run = run
         self._stint = stint
+        self._count = count
         self._memory = MemoryLimit()
         self._ends: list[UnitEnd] = []
         self._executed = 0
@@ -211,7 +225,7 @@ class _Work:
         ends, self._ends = self._ends, []
         if ends:
             try:
-                self._within(lambda driver: record(driver, self._stint, ends))
+                self._save(ends)
             except _UNSTORABLE:
                 for end in ends:
                     self._record_alone(end)
@@ -220,11 +234,16 @@ class _Work:
     def _record_alone(self, end: UnitEnd) -> None:
         """Record one unit; one whose results no database takes has failed."""
         try:
-            self._within(lambda driver: record(driver, self._stint, [end]))
+            self._save([end])
         except _UNSTORABLE as error:
             text = f"its results cannot be stored: {error_text(error)}"[:ERROR_TEXT_LIMIT]
             failed = UnitEnd(end.number, UnitState.FAILED, end.attempt, error_class=type(error).__name__, error=text)
-            self._within(lambda driver: record(driver, self._stint, [failed]))
+            self._save([failed])
+
+    def _save(self, ends: list[UnitEnd]) -> None:
+        self._within(lambda driver: record(driver, self._stint, ends))
+        states = [end.state for end in ends if end.state is not UnitState.PENDING]
+        self._count(len(states), states.count(UnitState.FAILED))
 
 
 class _Watch:

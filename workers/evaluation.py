@@ -7,7 +7,7 @@ the way to and from Postgres: one query for the candles of some hundred markets,
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -56,11 +56,19 @@ _FINAL = (PermanentError, ConfigurationError, JobTimeoutError)
 class Evaluating:
     """One stint of work on an evaluate run."""
 
-    def __init__(self, within: Within, variants: VariantCache, run: StoredRun, stint: Stint) -> None:
+    def __init__(
+        self,
+        within: Within,
+        variants: VariantCache,
+        run: StoredRun,
+        stint: Stint,
+        count: Callable[[int, int], None],
+    ) -> None:
         self._within = within
         self._variants = variants
         self._run = run
         self._stint = stint
+        self._count = count
         self._lookout = Lookout(within, run.id)
         self._done = 0
         self._began_at = time.perf_counter()
@@ -113,12 +121,14 @@ class Evaluating:
     def _evaluate_all(self, claimed: Sequence[ClaimedSlice]) -> None:
         symbols = [symbol for each in claimed for symbol in each.slice.symbols]
         run = self._run
+        began = time.perf_counter()
         windows = iter(
             self._within(lambda driver: load_windows(driver, symbols, run.timeframe, run.to_time, run.window))
         )
+        loading_ms = 1000 * (time.perf_counter() - began) / len(claimed)
         ends = []
         for each in claimed:
-            ends.append(self._evaluate(each, windows))
+            ends.append(self._evaluate(each, windows, loading_ms))
             if self._is_over():
                 break  # what is left over is given back with the ticket
         self._record(ends)
@@ -126,9 +136,13 @@ class Evaluating:
 
     def _record(self, ends: Sequence[SliceEnd]) -> None:
         self._within(lambda driver: record_slices(driver, self._stint.values, ends, held_mb()))
+        self._count(sum(end.markets * len(end.answers) for end in ends), sum(len(end.failures) for end in ends))
 
-    def _evaluate(self, claimed: ClaimedSlice, windows: Iterator[Bars | None]) -> SliceEnd:
-        """Evaluate a slice, or the first of its markets: the time is up, the others are left to another claim."""
+    def _evaluate(self, claimed: ClaimedSlice, windows: Iterator[Bars | None], loading_ms: float) -> SliceEnd:
+        """Evaluate a slice, or the first of its markets: the time is up, the others are left to another claim.
+
+        Its time includes its part of loading windows, `loading_ms`.
+        """
         began, cpu = time.perf_counter(), time.process_time()
         strategies = [self._find(number) for number in claimed.slice.variants]
         memory = MemoryLimit()
@@ -139,7 +153,7 @@ class Evaluating:
                 self._lookout.look()
                 if self._is_over():
                     break
-        took = 1000 * (time.perf_counter() - began), 1000 * (time.process_time() - cpu)
+        took = loading_ms + 1000 * (time.perf_counter() - began), 1000 * (time.process_time() - cpu)
         return SliceEnd(claimed.slice, claimed.attempt, *work.results(), *took)
 
     def _find(self, variant: int) -> Strategy | ConfigurationError:

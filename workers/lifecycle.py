@@ -36,7 +36,7 @@ from workers.runtime.store import SlotStore
 from workers.runtime.strategies import RuntimeCache
 from workers.runtime.windows import WindowCache
 from workers.sending import EventSender
-from workers.shared import Shared
+from workers.shared import Shared, Tally
 
 T = TypeVar("T")
 
@@ -123,11 +123,11 @@ def open_slot(app: Celery, settings: Settings, shared: Shared) -> Slot:
         tell=events.land if events else _tell_nobody,
         positions=PositionKeeper(store.within, settings.risk.max_open_percent, settings.worker.cached_series),
     )
-    batch = _open_batch(store, settings, name)
+    batch = _open_batch(store, settings, name, shared.tally)
     return Slot(name, executor, runtimes, store, engine, publisher, events, batch, settings)
 
 
-def _open_batch(store: SlotStore, settings: Settings, name: str) -> BatchWorker:
+def _open_batch(store: SlotStore, settings: Settings, name: str, tally: Tally) -> BatchWorker:
     def within(action: Callable[[DriverConnection[Any]], T]) -> T:
         return store.within(lambda connection: action(driver_of(connection)))
 
@@ -138,7 +138,7 @@ def _open_batch(store: SlotStore, settings: Settings, name: str) -> BatchWorker:
     spans = SpanCache(load, most_candles=runs.cached_candles, cached_bytes=runs.cached_mb << 20)
     registry = Registry(settings.strategies.modules)
     variants = VariantCache(lambda run, number: within(lambda driver: load_variant(driver, run, number)), registry)
-    return BatchWorker(within, spans, variants, name)
+    return BatchWorker(within, spans, variants, name, tally.add)
 
 
 def _tell_nobody(*_: object) -> None:

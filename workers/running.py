@@ -236,9 +236,10 @@ def _class_name(error: BaseException | None) -> str | None:
 
 
 def error_text(error: BaseException) -> str:
-    """Return the message of an error of user code, as Postgres takes it."""
+    """Return the message of an error of user code, as Postgres takes it; of one without a message, its class."""
     # Postgres text holds no NUL and no half characters; a strategy's message may, and may raise while it is built
     try:
-        return str(error).replace("\x00", "�").encode(errors="replace").decode()[:ERROR_TEXT_LIMIT]
+        text = str(error) or f"{type(error).__name__} without a message"
+        return text.replace("\x00", "�").encode(errors="replace").decode()[:ERROR_TEXT_LIMIT]
     except Exception as broken:
         return f"(its message cannot be shown: {type(broken).__name__})"

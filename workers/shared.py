@@ -44,7 +44,7 @@ class Tally:
         self._at = len(_Count) * slot
 
     def add(self, processed: int, errors: int) -> None:
-        """Count jobs that ended, and how many of them did not succeed."""
+        """Count jobs and units of runs that ended, and how many of them did not succeed."""
         self._add(_Count.PROCESSED, processed)
         self._add(_Count.ERRORS, errors)
 
@@ -56,12 +56,12 @@ class Tally:
 
     @property
     def processed(self) -> int:
-        """Jobs ended."""
+        """Jobs and units of runs ended."""
         return self._sum(_Count.PROCESSED)
 
     @property
     def errors(self) -> int:
-        """Jobs ended without success."""
+        """Jobs and units of runs ended without success."""
         return self._sum(_Count.ERRORS)
 
     @property

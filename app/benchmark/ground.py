@@ -77,14 +77,29 @@ class Ground:
         self, name: str, slots: int = SLOTS, environment: Mapping[str, str] | None = None, queues: str = ""
     ) -> Iterator[Node]:
         """Run a worker node, of all live queues unless some are named."""
-        settings = self._copy(f"bench_{name}")
-        with self._children(settings, environment) as children:
+        with self._node_on(self._copy(f"bench_{name}"), name, slots, environment, queues) as node:
+            yield node
+
+    @contextmanager
+    def beside(self, node: Node, name: str, slots: int = SLOTS, queues: str = "") -> Iterator[Node]:
+        """Run another node for the deployment of one that runs."""
+        with self._node_on(node.settings, name, slots, None, queues) as another:
+            yield another
+
+    @contextmanager
+    def _node_on(
+        self, settings: Settings, name: str, slots: int, environment: Mapping[str, str] | None, queues: str
+    ) -> Iterator[Node]:
+        with (
+            self._children(settings, environment) as children,
+            open_engine(settings.database_dsn, name="bench") as engine,
+        ):
+            before = _count_nodes(engine)
             options = ("--concurrency", str(slots), "--name", f"{name}@bench")
             chosen = ("--queues", queues) if queues else ()
             children.start(name, "app.cli.main", "worker", *options, *chosen)
             watcher = Watcher(children, self.stop)
-            with open_engine(settings.database_dsn, name="bench") as engine:
-                watcher.await_count(lambda: _count_nodes(engine), 1)
+            watcher.await_count(lambda: _count_nodes(engine), before + 1)
             yield Node(settings, watcher, children.pid(name))
 
     @contextmanager

@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 
 from app.benchmark.batch import measure_runs
+from app.benchmark.beside import measure_beside
 from app.benchmark.celery_baseline import CeleryContender
 from app.benchmark.fleet import FleetContender
 from app.benchmark.ground import FEW_SYMBOLS
@@ -148,6 +149,7 @@ MEASURE: Mapping[str, Callable[[Stage], None]] = {
     "switch": measure_switching,
     "events": measure_events,
     "runs": measure_runs,
+    "beside": measure_beside,
 }
 
 

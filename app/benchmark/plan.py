@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from app.benchmark.workloads import Workload, burst, heavy, light, mixed, switched, three_pauses
 
 #: Parts of a benchmark, in the order in which they are measured.
-PARTS = ("light", "mixed", "heavy", "burst", "paced", "slots", "switch", "events", "runs")
+PARTS = ("light", "mixed", "heavy", "burst", "paced", "slots", "switch", "events", "runs", "beside")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +51,10 @@ class Plan:
 
     def _kinds(self) -> set[str]:
         # most parts are called as their workload; these compare light jobs with something
-        light_too = {"mixed", "paced", "events"}
-        return (set(self.parts) - {"slots", "switch", "runs"}) | ({"light"} if light_too & set(self.parts) else set())
+        light_too = {"mixed", "paced", "events", "beside"}
+        return (set(self.parts) - {"slots", "switch", "runs", "beside"}) | (
+            {"light"} if light_too & set(self.parts) else set()
+        )
 
 
 def build_plan(*, quick: bool, rounds: int | None, parts: Sequence[str]) -> Plan:

@@ -16,6 +16,7 @@ from app.benchmark.results import (
     CELERY,
     END_MB,
     FLEET,
+    IDLE,
     JOBS_PER_S,
     LIGHT_P95_MS,
     LIMIT,
@@ -42,7 +43,7 @@ TITLES = {
     END_MB: "node memory after, MB",
     CANDLES_PER_S: "candles of batch runs evaluated/s",
 }
-_CONTENDERS = (FLEET, UNCHUNKED, CELERY, LIMIT, SEQUENTIAL, SIGNALS, QUIET)
+_CONTENDERS = (FLEET, UNCHUNKED, CELERY, LIMIT, SEQUENTIAL, SIGNALS, QUIET, IDLE)
 
 
 @dataclass(frozen=True, slots=True)

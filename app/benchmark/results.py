@@ -15,7 +15,7 @@ CANDLES_PER_S = "candles_per_s"
 
 #: Contenders.
 FLEET, UNCHUNKED, CELERY, LIMIT = "candlefleet", "unchunked", "celery", "limit"
-SEQUENTIAL, QUIET, SIGNALS = "sequential", "quiet", "signals only"
+SEQUENTIAL, QUIET, SIGNALS, IDLE = "sequential", "quiet", "signals only", "idle fleet"
 
 
 class Key(NamedTuple):
@@ -86,6 +86,7 @@ RATIOS: dict[str, Quotient] = {
     "runs_by_window_vs_plain": Quotient(
         Key("runs-windows", FLEET, CANDLES_PER_S), Key("runs-windows", SEQUENTIAL, CANDLES_PER_S)
     ),
+    "live_p95_beside_run": Quotient(Key("beside-50", FLEET, P95_MS), Key("beside-50", IDLE, P95_MS)),
     "events_cost": Quotient(Key("events-50", FLEET, JOBS_PER_S), Key("events-50", QUIET, JOBS_PER_S)),
 }
 #: Held to a bound as they are, and not as a quotient of two measurements.

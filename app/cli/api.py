@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from app.api.serving import run_api, with_made_token
 from app.cli.output import say
 from app.cli.session import settings_with_logging
 from app.deployment import Deployment
@@ -19,9 +20,6 @@ def api(
     ] = False,
 ) -> None:
     """Serve the HTTP API; its documentation is at /api/docs."""
-    # imported here, because no other command should wait for a web server it does not run
-    from app.api.serving import run_api, with_made_token
-
     wanted = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
     with Deployment(settings_with_logging()) as deployment:
         settings = deployment.settings

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from app.cli.filters import MOST_RUN
+from app.cli.operating import operating
 from app.cli.output import Json, print_json, say
-from app.cli.session import operating
 from app.operations_deletion import Deletable, delete, find_deletable
 from app.wording import counted
 

@@ -8,8 +8,8 @@ import typer
 
 from app.cli.filters import MOST_DISPATCH, Correlation, Frame, Since, Symbol
 from app.cli.jobs import print_ends
+from app.cli.operating import operating
 from app.cli.output import Json, Limit, print_rows
-from app.cli.session import operating
 from app.cli.trace import print_story
 from app.domain.jobs import DispatchState
 from app.operations_cancel import cancel_dispatches

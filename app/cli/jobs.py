@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
+from app.cli.operating import operating
 from app.cli.output import Json, build_table, err, out, print_json
-from app.cli.session import operating
 from app.cli.trace import print_story
 from app.operations_cancel import cancel_jobs, parse_job_id
 from app.operations_trace import trace

@@ -10,8 +10,8 @@ import typer
 from rich.markup import escape
 
 from app.cli.filters import Correlation, Frame, Since, Symbol
+from app.cli.operating import operating
 from app.cli.output import Json, Limit, build_table, err, out, print_json, print_rows
-from app.cli.session import operating
 from app.domain.jobs import OutcomeStatus
 from app.operations_pressure import describe_throttled, describe_waiting
 from app.storage import listings

@@ -12,8 +12,9 @@ from typing import Annotated, Any
 import typer
 
 from app.cli.filters import Correlation, Frame, Since, Symbol
+from app.cli.operating import operating
 from app.cli.output import Json, Limit, out, plain, print_rows
-from app.cli.session import operating, stop_on_signals
+from app.cli.session import stop_on_signals
 from app.domain.orders import ActionState
 from app.domain.positions import EventKind
 from app.operations import Operations

@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from app.broker import QUEUES
+from app.cli.operating import operating
 from app.cli.output import Json, err, print_json, print_rows
-from app.cli.session import operating
 from app.errors import ConfigurationError
 from app.operations_cancel import clear_queue, require_queue
 

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from app.cli.filters import MOST_DISPATCH
+from app.cli.operating import operating
 from app.cli.output import Json, build_table, err, out, print_json, say
-from app.cli.session import operating
 from app.operations_replay import Replay
 from app.operations_replay import replay as replay_dispatch
 

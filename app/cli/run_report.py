@@ -10,8 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from app.cli.filters import RunId
+from app.cli.operating import operating
 from app.cli.output import Json, print_rows, print_text, say
-from app.cli.session import operating
 from app.errors import ConfigurationError
 from app.operations_report import build_report
 from app.runs.metrics import Metrics

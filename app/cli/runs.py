@@ -12,18 +12,19 @@ from typing import Annotated, Any
 
 import typer
 
+from app.cli.comparing import compare
 from app.cli.deletion import delete_runs
-from app.cli.filters import MOST_RUN, RunId
+from app.cli.filters import RunId
+from app.cli.operating import operating
 from app.cli.output import Json, Limit, Offset, out, print_json, print_rows, say
 from app.cli.run_report import report, shorten
 from app.cli.selection import print_evaluations, print_selection, print_validation
-from app.cli.session import operating, stop_on_signals
+from app.cli.session import stop_on_signals
 from app.cli.watching import showing
 from app.domain.candles import Timeframe
 from app.domain.runs import ENDED, Method, RunKind, RunSpec, RunState, UnitState
 from app.errors import ConfigurationError, StorageUnavailableError
 from app.operations import Operations
-from app.operations_compare import LiveComparison, RunComparison, compare_live, compare_runs
 from app.operations_evaluations import load_selection
 from app.operations_runs import (
     Watch,
@@ -232,55 +233,6 @@ def retry(
         say(f"{counted(count, 'unit')} of run {run} {'is' if count == 1 else 'are'} executed again.")
 
 
-@cli.command()
-def compare(
-    run: RunId,
-    other: Annotated[int | None, typer.Argument(metavar="RUN2", min=1, max=MOST_RUN, help="Another run.")] = None,
-    live: Annotated[bool, typer.Option("--live", help="With what live recorded of the same candles.")] = False,
-    limit: Limit = 50,
-    as_json: Json = False,
-) -> None:
-    """List every decision that differs from what live recorded, or the figures that differ between two runs."""
-    if live == (other is not None):
-        raise ConfigurationError("expected a second run or --live, found " + ("both" if live else "neither"))
-    with operating() as operations:
-        if other is None:
-            _print_live(compare_live(operations, run), limit, as_json=as_json)
-        else:
-            _print_comparison(compare_runs(operations, run, other), limit, as_json=as_json)
-
-
-def _print_live(found: LiveComparison, limit: int, *, as_json: bool) -> None:
-    rows = [each._asdict() for each in found.differences[:limit]]
-    counted = {"units": found.units, "decisions": found.decisions, "differences": len(found.differences)}
-    if as_json:
-        print_json({**counted, "listed": rows})
-    else:
-        say("{units:,} units, {decisions:,} decisions that live recorded too, {differences:,} differ".format(**counted))
-        if rows:
-            print_rows(rows, tuple(rows[0]), as_json=False, empty="")
-    if found.differences:
-        raise typer.Exit(1)
-
-
-def _print_comparison(found: RunComparison, limit: int, *, as_json: bool) -> None:
-    differing = [each for each in found.units if each.differs]
-    counted = {"common": len(found.units), "only_first": found.only_first, "only_second": found.only_second}
-    if as_json:
-        print_json({**counted, "differing": len(differing), "listed": [each._asdict() for each in differing[:limit]]})
-        return
-    say(f"{len(found.units):,} units in both, {len(differing):,} with other figures", style=None)
-    pairs = [(each, shorten(each.first), shorten(each.second)) for each in differing[:limit]]
-    rows = [
-        {"strategy": each.strategy, "params": each.params, "symbol": each.symbol}
-        | {f"{name}_1": value for name, value in first.items()}
-        | {f"{name}_2": value for name, value in second.items()}
-        for each, first, second in pairs
-    ]
-    if rows:
-        print_rows(rows, tuple(rows[0]), as_json=False, empty="")
-
-
 def _watch(operations: Operations, run: Run, *, own_node: bool) -> None:
     """Show a run until it ends, also through a pause, or until the operator has seen enough; it goes on without us."""
     watch = Watch(operations, run.id)
@@ -391,5 +343,6 @@ def _exit(progress: RunProgress) -> None:
         raise typer.Exit(1)
 
 
+cli.command("compare")(compare)
 cli.command("report")(report)
 cli.command("delete")(delete_runs)

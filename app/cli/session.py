@@ -1,4 +1,4 @@
-"""How a command gets at the deployment: settings, embedded servers if none are named, signals."""
+"""What every command begins with: settings, logging, signals."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from contextlib import contextmanager
 from threading import Event
 from types import FrameType
 
-from app.deployment import Deployment
-from app.operations import Operations
 from app.settings import Settings, load_settings
 from app.telemetry import configure_logging
 
@@ -23,21 +21,6 @@ def settings_with_logging() -> Settings:
     settings = load_settings()
     configure_logging(settings.log)
     return settings
-
-
-@contextmanager
-def operating() -> Iterator[Operations]:
-    """Open the deployment for one command.
-
-    Raises:
-        ConfigurationError: a setting is wrong, or an embedded server does not start.
-    """
-    with Deployment(settings_with_logging()) as deployment:
-        operations = Operations(deployment.settings)
-        try:
-            yield operations
-        finally:
-            operations.close()
 
 
 @contextmanager

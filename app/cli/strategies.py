@@ -9,8 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from app.cli import freqtrade, new
+from app.cli.operating import operating
 from app.cli.output import Json, build_table, err, out, print_json, print_rows, say
-from app.cli.session import operating
 from app.cli.verification import Forced, Reason, decide, document, print_verified, summary, tell_rejected
 from app.domain.breakers import BreakerState
 from app.domain.strategies import RegisteredStrategy, StrategyStatus

@@ -9,8 +9,8 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from app.cli.operating import operating
 from app.cli.output import Json, out, print_json
-from app.cli.session import operating
 from app.operations_trace import Event, Story
 from app.operations_trace import trace as tell
 

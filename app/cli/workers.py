@@ -7,14 +7,26 @@ from typing import Annotated
 
 import typer
 
+from app.cli.operating import operating
 from app.cli.output import Json, err, print_json, print_rows
-from app.cli.session import operating
 from app.operations_workers import list_workers, parse_change
 from app.operations_workers import scale as scale_node
 
 cli = typer.Typer(help="List the worker nodes, or change how many slots one has.", invoke_without_command=True)
 
-COLUMNS = ("name", "slots", "busy", "queues", "processed", "errors", "memory_mb", "seen", "is_alive")
+COLUMNS = (
+    "name",
+    "slots",
+    "busy",
+    "queues",
+    "processed",
+    "errors",
+    "error_percent",
+    "memory_mb",
+    "uptime_s",
+    "seen",
+    "is_alive",
+)
 
 
 @cli.callback()

@@ -22,7 +22,7 @@ SIGNAL, STOP, TARGET, TRAILING = (
 )
 
 #: Positions that are still followed together: numpy takes as long for a step of any less as a loop does for these.
-LEAST_TOGETHER = 100
+LEAST_TOGETHER = 32
 
 
 class Entries(NamedTuple):

@@ -9,6 +9,7 @@ from typing import Annotated
 from pydantic import Field
 
 from app.domain.base import Value
+from app.domain.runs import RunKind
 from app.domain.selection import ROUNDING_PERCENT, Held, Selected, Selection, SelectionRules
 
 #: Least markets a second, each with all strategies, and most memory of all slots of a run, MiB (requirement B8).
@@ -42,12 +43,14 @@ class RunFigures(Value):
     cancelled: Annotated[int, Field(ge=0)] = 0
     markets: Annotated[int, Field(ge=0)]
     """Symbols that at least one strategy evaluated."""
+    evaluations: Annotated[int, Field(ge=0)]
+    """Times that a strategy was asked about a market: units that succeeded, or all candles of those of a backtest."""
     elapsed_s: Annotated[float, Field(ge=0)]
     """From the start to the last unit's end, pauses left out."""
     mean_ms: Annotated[float, Field(ge=0)]
     """Mean time of a unit in its slot."""
     memory_mb: Annotated[float, Field(ge=0)]
-    """Most memory of each slot of the run, summed up, MiB: what slots share is counted in proportion."""
+    """Most memory of the slots that worked on the run at one time, MiB: what slots share is counted in proportion."""
     cpu_percent: Annotated[float, Field(ge=0)]
     """Of one core, all slots of the run together: 200 is two cores in full use."""
     errors: tuple[UnitError, ...] = ()
@@ -59,8 +62,8 @@ class RunFigures(Value):
 
     @property
     def evaluations_per_s(self) -> float:
-        """Units a second, those that succeeded: each one strategy on one symbol."""
-        return self.succeeded / self.elapsed_s if self.elapsed_s else 0.0
+        """Evaluations a second."""
+        return self.evaluations / self.elapsed_s if self.elapsed_s else 0.0
 
     @property
     def success_percent(self) -> float:
@@ -92,18 +95,23 @@ class ValidationRecord(Value):
 
 
 def validate(
-    figures: RunFigures, rules: SelectionRules, selection: Selection | None = None, held: tuple[Held, ...] = ()
+    kind: RunKind,
+    figures: RunFigures,
+    rules: SelectionRules,
+    selection: Selection | None = None,
+    held: tuple[Held, ...] = (),
 ) -> ValidationRecord:
     """Check what a run promises (requirement B8).
 
     Args:
+        kind: of the run.
         figures: what was measured.
         rules: that the selection was made by.
         selection: what came of it; None for a run that selects nothing: what is said of positions then holds of none.
         held: positions that there were before.
     """
     made = selection or Selection((), (), sum(each.risk_percent for each in held), 0.0)
-    checks = (*_check_run(figures, per_market=selection is not None), *_check_selection(made, held, rules))
+    checks = (*_check_run(figures, per_market=kind is RunKind.EVALUATE), *_check_selection(made, held, rules))
     return ValidationRecord(
         figures=figures.model_copy(update={"errors": figures.errors[:MOST_ERRORS]}),
         markets_per_s=figures.markets_per_s,
@@ -133,7 +141,7 @@ def _check_run(figures: RunFigures, *, per_market: bool) -> Iterator[Check]:
 
 
 def _check_throughput(figures: RunFigures, *, per_market: bool) -> Check:
-    # a backtest goes through years of a market for each of its strategies: there, each time counts
+    # a backtest asks a strategy about a market once for each candle: there, each time counts
     evaluations = f"{figures.evaluations_per_s:,.1f} evaluations/s"
     found = f"{figures.markets_per_s:,.1f} markets/s, {evaluations}" if per_market else evaluations
     speed = figures.markets_per_s if per_market else figures.evaluations_per_s
@@ -154,10 +162,12 @@ def _check_selection(selection: Selection, held: tuple[Held, ...], rules: Select
 
 def _check_risk(selection: Selection, held: tuple[Held, ...], rules: SelectionRules) -> Check:
     # what was held before may be over the limit already: then nothing may have come on top
-    most = max(rules.max_portfolio_risk_percent, sum(each.risk_percent for each in held))
+    limit, before = rules.max_portfolio_risk_percent, sum(each.risk_percent for each in held)
+    most = max(limit, before)
+    over = f", or the {before:.2f} % held before" if before > limit else ""
     return Check(
         name="portfolio risk",
-        expected=f"at most {rules.max_portfolio_risk_percent:g} % of the portfolio",
+        expected=f"at most {limit:g} % of the portfolio{over}",
         found=f"{selection.risk_percent:.2f} %",
         passed=selection.risk_percent <= most + ROUNDING_PERCENT,
     )

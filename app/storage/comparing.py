@@ -76,12 +76,13 @@ def load_live_signals(
 def load_figures(connection: Connection, run_id: int) -> dict[tuple[str, str, str], dict[str, Any]]:
     """Load the figures of a run's units by strategy, params and symbol."""
     rows = connection.execute(_FIGURES, {"run": run_id})
-    return {(row.strategy, _shown(row.params), row.symbol): row.metrics for row in rows}
+    return {(row.strategy, show_params(row.params), row.symbol): row.metrics for row in rows}
+
+
+def show_params(params: dict[str, Any]) -> str:
+    """Return params in one line, the same for the same params."""
+    return ", ".join(f"{name}={value}" for name, value in sorted(params.items()))
 
 
 def _said(opened_ms: Any, action: Any, strength: Any) -> Said:
     return Said(np.array(opened_ms, np.int64), np.array(action, np.int64), np.array(strength, np.float64))
-
-
-def _shown(params: dict[str, Any]) -> str:
-    return ", ".join(f"{name}={value}" for name, value in sorted(params.items()))

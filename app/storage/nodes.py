@@ -22,9 +22,9 @@ class NodeBeat(Value):
     busy: int
     """Slots that run a chunk now."""
     processed: int
-    """Jobs executed to their end since the node started; one that was delivered twice counts twice."""
+    """Jobs and units of runs executed to their end since the node started; one that was executed twice counts twice."""
     errors: int
-    """Of these, jobs that did not succeed."""
+    """Of these, those that did not succeed."""
     events_sent: int = 0
     """Events of jobs that its slots sent."""
     events_sampled: int = 0

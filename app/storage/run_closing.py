@@ -23,10 +23,10 @@ from app.storage.copying import build_rows, copy_rows, floats, ints, word
 from app.storage.slices import load_answers
 
 # whoever else is closing it holds the lock, and will have done it
-_LOCK = """
-    SELECT id, kind, units, selection, timeframe, jsonb_array_length(series) AS markets
-    FROM runs WHERE id = %(run)s AND state = 'running' FOR UPDATE SKIP LOCKED
+_RUN = """
+    SELECT id, kind, units, selection, timeframe, jsonb_array_length(series) AS markets FROM runs WHERE id = %(run)s
 """
+_LOCK = f"{_RUN} AND state = 'running' FOR UPDATE SKIP LOCKED"
 _PENDING = """
     SELECT EXISTS (SELECT FROM units WHERE run_id = %(run)s AND state = 'pending')
         OR EXISTS (SELECT FROM slices WHERE run_id = %(run)s AND state = 'pending')
@@ -36,30 +36,44 @@ _COMPLETE = """
                     validation = %(validation)s
     WHERE id = %(run)s
 """
+_VALIDATED = "UPDATE runs SET validation = %(validation)s WHERE id = %(run)s"
 _AUTHORS = "SELECT strategy, category FROM variants WHERE run_id = %(run)s ORDER BY number"
 _FORGET = ("DELETE FROM selected WHERE run_id = %(run)s", "DELETE FROM rejected WHERE run_id = %(run)s")
 
-# without a stop, all that a position is worth may be lost
+# without a stop, all that a position is worth may be lost; one whose order the risk cap refused is nobody's
 _HELD = """
     SELECT p.symbol, s.category, p.size_percent,
            p.size_percent * coalesce(abs(p.entry_price - p.stop) / nullif(p.entry_price, 0), 1)
     FROM positions p JOIN strategies s ON s.id = p.strategy_id
-    WHERE p.side <> 0 ORDER BY p.symbol, s.category, p.strategy_id, p.timeframe
+    WHERE p.side <> 0 AND p.risk_percent > 0 ORDER BY p.symbol, s.category, p.strategy_id, p.timeframe
 """
 
-# the time in which slots worked on it: pauses are left out
+# The time in which slots worked on it: pauses are left out. A slot that replaced another has not lived beside it.
 _FIGURES = """
-    SELECT count(*) FILTER (WHERE state = 'cancelled') AS cancelled,
+    WITH slot AS (SELECT worker, min(started_at) AS first, max(finished_at) AS last, max(memory_mb) AS most
+                  FROM {table} WHERE run_id = %(run)s AND memory_mb IS NOT NULL GROUP BY worker),
+         moment AS (SELECT sum(beside.most) AS held
+                    FROM slot JOIN slot AS beside ON slot.first BETWEEN beside.first AND beside.last
+                    GROUP BY slot.worker)
+    SELECT coalesce(sum({size}) FILTER (WHERE state = 'cancelled'), 0)::int AS cancelled,
            coalesce((SELECT sum(extract(epoch FROM upper(busy) - lower(busy)))
                      FROM unnest((SELECT range_agg(tstzrange(started_at, finished_at)) FROM {table}
                                   WHERE run_id = %(run)s AND started_at <= finished_at)) AS busy), 0)::float8
              AS elapsed_s,
            coalesce(sum(elapsed_ms), 0)::float8 AS elapsed_ms, coalesce(sum(cpu_ms), 0)::float8 AS cpu_ms,
-           (SELECT coalesce(sum(most), 0) FROM (SELECT max(memory_mb) AS most FROM {table}
-                                                WHERE run_id = %(run)s GROUP BY worker) AS slot)::float8 AS memory_mb
+           (SELECT coalesce(max(held), 0) FROM moment)::float8 AS memory_mb
     FROM {table} WHERE run_id = %(run)s
 """
-_MARKETS = "SELECT count(DISTINCT symbol) FROM units WHERE run_id = %(run)s AND state = 'succeeded'"
+#: How many units a row of either table is.
+_SIZES = {"units": "1", "slices": "cardinality(symbols) * cardinality(variants)"}
+_EVALUATED = """
+    SELECT count(DISTINCT symbol), coalesce(sum(candles), 0)
+    FROM units WHERE run_id = %(run)s AND state = 'succeeded'
+"""
+_ANSWERED = """
+    SELECT count(DISTINCT symbol) FROM slices CROSS JOIN unnest(symbols) AS symbol
+    WHERE run_id = %(run)s AND state = 'done'
+"""
 _FAILED_UNITS = """
     SELECT u.number, v.strategy, u.symbol, u.error_class, u.error, u.attempts
     FROM units u JOIN variants v ON v.run_id = u.run_id AND v.number = u.variant
@@ -74,6 +88,7 @@ _FAILED_EVALUATIONS = (
 class _Ending:
     """What was found and made of a run."""
 
+    kind: RunKind
     figures: RunFigures
     rules: SelectionRules
     selection: dict[str, Any] | None = None
@@ -82,7 +97,8 @@ class _Ending:
 
     def validate(self) -> ValidationRecord:
         """Check what a run promises."""
-        return validate(self.figures, self.rules, self.choice.selection if self.choice else None, self.held)
+        selection = self.choice.selection if self.choice else None
+        return validate(self.kind, self.figures, self.rules, selection, self.held)
 
 
 def close_run(driver: DriverConnection[Any], run_id: int) -> bool:
@@ -93,12 +109,21 @@ def close_run(driver: DriverConnection[Any], run_id: int) -> bool:
         if run is None or driver.execute(_PENDING, values).fetchone() == (True,):
             return False
         ending = _end_evaluation(driver, run) if run.kind == RunKind.EVALUATE else _end_backtest(driver, run)
-        results = {
-            "selection": None if ending.selection is None else Jsonb(ending.selection),
-            "validation": Jsonb(ending.validate().model_dump(mode="json")),
-        }
-        driver.execute(_COMPLETE, {**values, **results})
+        results = {"selection": None if ending.selection is None else Jsonb(ending.selection)}
+        driver.execute(_COMPLETE, {**values, **results, "validation": _record(ending)})
     return True
+
+
+def validate_cancelled(driver: DriverConnection[Any], run_id: int) -> None:
+    """Record the validation of a run that was cancelled, in the caller's transaction; it selects nothing."""
+    with driver.cursor(row_factory=namedtuple_row) as cursor:
+        run: Any = cursor.execute(_RUN, {"run": run_id}).fetchone()
+    ending = _stop_evaluation(driver, run) if run.kind == RunKind.EVALUATE else _end_backtest(driver, run)
+    driver.execute(_VALIDATED, {"run": run_id, "validation": _record(ending)})
+
+
+def _record(ending: _Ending) -> Jsonb:
+    return Jsonb(ending.validate().model_dump(mode="json"))
 
 
 def load_held(driver: DriverConnection[Any]) -> tuple[Held, ...]:
@@ -109,8 +134,9 @@ def load_held(driver: DriverConnection[Any]) -> tuple[Held, ...]:
 def _end_backtest(driver: DriverConnection[Any], run: Any) -> _Ending:
     rows = driver.execute(_FAILED_UNITS, {"run": run.id}).fetchall()
     errors = [_error(run, number, strategy, symbol, rest) for number, strategy, symbol, *rest in rows]
-    markets = driver.execute(_MARKETS, {"run": run.id}).fetchone()
-    return _Ending(_figures(driver, run, "units", errors, markets=markets[0] if markets else 0), SelectionRules())
+    markets, candles = driver.execute(_EVALUATED, {"run": run.id}).fetchone() or (0, 0)
+    figures = _figures(driver, run, "units", errors, markets=markets, evaluations=candles)
+    return _Ending(RunKind.BACKTEST, figures, SelectionRules())
 
 
 def _end_evaluation(driver: DriverConnection[Any], run: Any) -> _Ending:
@@ -122,12 +148,27 @@ def _end_evaluation(driver: DriverConnection[Any], run: Any) -> _Ending:
     for forget in _FORGET:  # of the time before failed units were tried again
         driver.execute(forget, values)
     save_choice(driver, run.id, choice)
+    figures = _evaluated(driver, run, authors, symbols, run.markets)
+    return _Ending(RunKind.EVALUATE, figures, rules, _describe(choice, rules, held), choice, held)
+
+
+def _stop_evaluation(driver: DriverConnection[Any], run: Any) -> _Ending:
+    values = {"run": run.id}
+    authors = [Author(*row) for row in driver.execute(_AUTHORS, values)]
+    _, symbols = load_answers(driver, run.id, run.markets, len(authors))
+    (answered,) = driver.execute(_ANSWERED, values).fetchone() or (0,)
+    figures = _evaluated(driver, run, authors, symbols, answered)
+    return _Ending(RunKind.EVALUATE, figures, SelectionRules(**run.selection["rules"]), held=load_held(driver))
+
+
+def _evaluated(
+    driver: DriverConnection[Any], run: Any, authors: Sequence[Author], symbols: Sequence[str], answered: int
+) -> RunFigures:
     errors = [
         _error(run, unit, authors[unit % len(authors)].strategy, symbols[unit // len(authors)], rest)
-        for unit, *rest in driver.execute(_FAILED_EVALUATIONS, values)
+        for unit, *rest in driver.execute(_FAILED_EVALUATIONS, {"run": run.id})
     ]
-    figures = _figures(driver, run, "slices", errors, markets=run.markets - _count_lost(errors, len(authors)))
-    return _Ending(figures, rules, _describe(choice, rules, held), choice, held)
+    return _figures(driver, run, "slices", errors, markets=answered - _count_lost(errors, len(authors)))
 
 
 def _count_lost(errors: Sequence[UnitError], variants: int) -> int:
@@ -148,10 +189,17 @@ def _describe(choice: Choice, rules: SelectionRules, held: Sequence[Held]) -> di
 
 
 def _figures(
-    driver: DriverConnection[Any], run: Any, table: str, errors: Sequence[UnitError], *, markets: int
+    driver: DriverConnection[Any],
+    run: Any,
+    table: str,
+    errors: Sequence[UnitError],
+    *,
+    markets: int,
+    evaluations: int | None = None,
 ) -> RunFigures:
     with driver.cursor(row_factory=namedtuple_row) as cursor:
-        found: Any = cursor.execute(_FIGURES.format(table=table), {"run": run.id}).fetchone()
+        question = _FIGURES.format(table=table, size=_SIZES[table])
+        found: Any = cursor.execute(question, {"run": run.id}).fetchone()
     succeeded = run.units - len(errors) - found.cancelled
     return RunFigures(
         units=run.units,
@@ -159,6 +207,7 @@ def _figures(
         failed=len(errors),
         cancelled=found.cancelled,
         markets=markets,
+        evaluations=succeeded if evaluations is None else evaluations,
         elapsed_s=found.elapsed_s,
         mean_ms=found.elapsed_ms / run.units,
         memory_mb=found.memory_mb,

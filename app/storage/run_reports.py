@@ -18,6 +18,9 @@ _UNITS = text("""
     FROM units u JOIN variants v ON v.run_id = u.run_id AND v.number = u.variant
     WHERE u.run_id = :run ORDER BY u.number
 """)
+_VARIANTS = text("""
+    SELECT strategy, revision, implementation, params, fingerprint FROM variants WHERE run_id = :run ORDER BY number
+""")
 _START = text("""
     SELECT least((SELECT min(started_at) FROM units WHERE run_id = :run),
                  (SELECT min(started_at) FROM slices WHERE run_id = :run))
@@ -71,6 +74,11 @@ class Gaps(NamedTuple):
 def load_units(connection: Connection, run: int) -> list[Row]:
     """Load all units of a run with their variant and metrics, by number."""
     return _rows(connection, _UNITS, run=run)
+
+
+def load_variants(connection: Connection, run: int) -> list[Row]:
+    """Load which code and params the variants of a run are, by number."""
+    return _rows(connection, _VARIANTS, run=run)
 
 
 def load_start(connection: Connection, run: int) -> datetime | None:

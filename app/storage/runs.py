@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Row, func, insert, null, select, text, update
 from app.domain.runs import (
     ENDED,
     Evaluation,
+    Method,
     RunKind,
     RunSpec,
     RunState,
@@ -22,6 +23,7 @@ from app.domain.runs import (
     Variant,
     cut_slices,
 )
+from app.domain.selection import Reason
 from app.errors import UnknownRunError, WrongStateError
 from app.storage.copying import build_rows, copy_rows, ints, word
 from app.storage.engine import driver_of
@@ -38,16 +40,21 @@ _COUNTS = text("""
            coalesce(sum(cpu_ms), 0) AS cpu_ms, coalesce(max(memory_mb), 0) AS memory_mb
     FROM units WHERE run_id = :run GROUP BY state
 """)
-#: Of an evaluate run, whose units are cells of its slices: what is not pending, cancelled or failed has succeeded.
+#: Of an evaluate run, whose units are cells of its slices: what is not pending, cancelled or failed has succeeded. Some
+#: of these had nobody asked: the market was stale, or its history too short.
 _EVALUATION_COUNTS = text("""
     WITH sized AS (SELECT *, cardinality(symbols) * cardinality(variants) AS size FROM slices WHERE run_id = :run),
          counted AS (SELECT coalesce(sum(size) FILTER (WHERE state = 'pending'), 0) AS pending,
                             coalesce(sum(size) FILTER (WHERE state = 'cancelled'), 0) AS cancelled,
                             coalesce(sum(elapsed_ms), 0) AS elapsed_ms, coalesce(sum(cpu_ms), 0) AS cpu_ms,
                             coalesce(max(memory_mb), 0) AS memory_mb,
-                            (SELECT count(*) FROM evaluation_errors WHERE run_id = :run) AS failed
+                            (SELECT count(*) FROM evaluation_errors WHERE run_id = :run) AS failed,
+                            (SELECT coalesce(sum(cardinality(array_positions(status, CAST(2 AS smallint)))
+                                                 + cardinality(array_positions(status, CAST(3 AS smallint)))), 0)
+                             FROM evaluations WHERE run_id = :run) AS unasked
                      FROM sized)
-    SELECT c.*, r.units - c.pending - c.cancelled - c.failed AS succeeded FROM counted c, runs r WHERE r.id = :run
+    SELECT c.*, r.units - c.pending - c.cancelled - c.failed AS succeeded, r.selection->'rejected' AS rejected
+    FROM counted c, runs r WHERE r.id = :run
 """)
 #: Of a run, those that a slot works on; a lock of two numbers has `objsubid` 2.
 _TICKETS = text("""
@@ -73,10 +80,19 @@ _UNITS = text("""
     ORDER BY CAST(u.metrics->>'total_return_percent' AS double precision) DESC NULLS LAST, u.number
     LIMIT :limit OFFSET :offset
 """)
+#: Of late only: strategies, candles and machines change. Candle by candle costs some hundred times what blocks do.
 _COSTS = text("""
     SELECT v.implementation, sum(u.elapsed_ms) / sum(u.candles)
-    FROM (SELECT * FROM units WHERE state = 'succeeded' ORDER BY run_id DESC LIMIT 10000) u
+    FROM (SELECT u.* FROM units u JOIN runs r ON r.id = u.run_id
+          WHERE u.state = 'succeeded' AND r.spec->>'method' = :method ORDER BY u.run_id DESC LIMIT 10000) u
     JOIN variants v ON v.run_id = u.run_id AND v.number = u.variant
+    WHERE v.implementation = ANY(:implementations) GROUP BY v.implementation
+""")
+_EVALUATION_COSTS = text("""
+    SELECT v.implementation, sum(s.elapsed_ms) / sum(cardinality(s.symbols) * cardinality(s.variants))
+    FROM (SELECT s.* FROM slices s JOIN runs r ON r.id = s.run_id
+          WHERE s.state = 'done' AND r.spec->>'method' = :method ORDER BY s.run_id DESC LIMIT 1000) s
+    JOIN variants v ON v.run_id = s.run_id AND v.number = ANY(s.variants)
     WHERE v.implementation = ANY(:implementations) GROUP BY v.implementation
 """)
 
@@ -115,7 +131,7 @@ class Progress:
     units: dict[str, int]
     """By state; every state is named."""
     candles: int
-    """Evaluated."""
+    """That a strategy answered: of an evaluate run one for each unit that succeeded and was asked."""
     elapsed_ms: float
     """That slots spent on units that ended."""
     cpu_ms: float
@@ -250,10 +266,13 @@ def load_progress(connection: Connection, run_id: int) -> Progress:
 
 def _load_evaluation_progress(connection: Connection, run_id: int, state: RunState, *, is_trimmed: bool) -> Progress:
     row = connection.execute(_EVALUATION_COUNTS, {"run": run_id}).one()
+    # without its answers, what is kept with the run says the same
+    known = row.rejected or {} if is_trimmed else {}
+    unasked = known.get(Reason.STALE, 0) + known.get(Reason.SHORT_HISTORY, 0) if is_trimmed else row.unasked
     return Progress(
         state=state,
         units={each.value: int(getattr(row, each.value)) for each in UnitState},
-        candles=int(row.succeeded),
+        candles=int(row.succeeded - unasked),
         elapsed_ms=row.elapsed_ms,
         cpu_ms=row.cpu_ms,
         memory_mb=row.memory_mb,
@@ -271,9 +290,19 @@ def list_units(
     return [dict(row) for row in connection.execute(_UNITS, values).mappings()]
 
 
-def load_costs(connection: Connection, implementations: Iterable[str]) -> dict[str, float]:
-    """Return what a candle cost in units of late, milliseconds by implementation; those never seen are absent."""
-    rows = connection.execute(_COSTS, {"implementations": list(implementations)})
+def load_costs(
+    connection: Connection, kind: RunKind, method: Method, implementations: Iterable[str]
+) -> dict[str, float]:
+    """Return what an evaluation cost in runs of late, milliseconds by implementation; those never seen are absent.
+
+    Args:
+        connection: to Postgres.
+        kind: of the run; a backtest evaluates each candle of its units, an evaluate run each unit once.
+        method: of the run.
+        implementations: of its strategies.
+    """
+    values = {"implementations": list(implementations), "method": method.value}
+    rows = connection.execute(_COSTS if kind is RunKind.BACKTEST else _EVALUATION_COSTS, values)
     return {name: float(cost) for name, cost in rows}
 
 
@@ -304,14 +333,17 @@ def retry_units(connection: Connection, run_id: int) -> int:
     Raises:
         WrongStateError: details of the run were deleted.
     """
-    # first of all: it locks the run, whose details might be deleted at this moment
-    connection.execute(update(runs).where(runs.c.id == run_id).values(validation=null()))
+    # first of all: the details of the run might be deleted at this moment
+    connection.execute(select(runs.c.id).where(runs.c.id == run_id).with_for_update())
     if load_progress(connection, run_id).is_trimmed:
         raise WrongStateError(f"run {run_id}: its details were deleted, so no unit joins them: start a new run")
-    evaluations = retry_failed(driver_of(connection), run_id)
+    count = retry_failed(driver_of(connection), run_id)
     failed = units.c.run_id == run_id, units.c.state == UnitState.FAILED.value
     values = {"state": UnitState.PENDING.value, "attempts": 0, "error_class": None, "error": None, "finished_at": None}
-    return evaluations + connection.execute(update(units).where(*failed).values(**values)).rowcount
+    count += connection.execute(update(units).where(*failed).values(**values)).rowcount
+    if count:
+        connection.execute(update(runs).where(runs.c.id == run_id).values(validation=null()))
+    return count
 
 
 def load_open(connection: Connection) -> list[OpenRun]:

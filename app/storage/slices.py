@@ -59,13 +59,14 @@ _CUT = """
     SELECT done.run_id, next.number, done.first_market + %(markets)s, %(rest)s::text[], done.variants FROM done, next
 """
 
+# none of the units was alone in the slot that died: that was no attempt of theirs
 _SPLIT = """
     WITH whole AS (DELETE FROM slices WHERE run_id = %(run)s AND number = %(number)s AND state = 'pending'
                    AND claim = %(claim)s RETURNING *),
          next AS (SELECT max(number) + 1 AS number FROM slices WHERE run_id = %(run)s)
-    INSERT INTO slices (run_id, number, first_market, symbols, variants, attempts)
+    INSERT INTO slices (run_id, number, first_market, symbols, variants)
     SELECT whole.run_id, next.number + row_number() OVER (ORDER BY m.place, v.variant) - 1,
-           whole.first_market + m.place - 1, ARRAY[m.symbol], ARRAY[v.variant], whole.attempts
+           whole.first_market + m.place - 1, ARRAY[m.symbol], ARRAY[v.variant]
     FROM whole, next, unnest(whole.symbols) WITH ORDINALITY AS m(symbol, place), unnest(whole.variants) AS v(variant)
 """
 

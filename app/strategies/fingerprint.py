@@ -19,7 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-from app.strategies import bars, evaluation, formulas, higher, indicators, sdk
+from app.strategies import bars, compiled, evaluation, formulas, higher, indicators, sdk
 from app.strategies.sdk import Strategy
 
 #: Characters of each half: 128 bits, no accident makes two equal.
@@ -32,7 +32,7 @@ _PACKAGES = ("app.strategies.composite",)
 _LIBRARIES = ("numpy", "TA-Lib")
 
 #: Our own modules that a signal passes through. Their text counts, not a number that somebody must remember to raise.
-_SDK = (sdk, bars, indicators, formulas, higher, evaluation)
+_SDK = (sdk, bars, indicators, formulas, compiled, higher, evaluation)
 
 
 class Fingerprint(NamedTuple):

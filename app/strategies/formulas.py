@@ -11,11 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import talib
 from numpy.lib.stride_tricks import sliding_window_view
 
 from app.errors import StrategyError
 from app.strategies.bars import Bars, FloatArray
+from app.strategies.compiled import functions, talib
 
 #: Share of an endless exponential average that candles older than the warm-up would carry. With one percent, an
 #: average of 200 settles within 461 candles, which still fits the default window of 512. Chosen by us.
@@ -70,32 +70,32 @@ def _supertrend_settled(period: int, multiplier: float) -> int:
 
 def _rsi(bars: Bars, period: int) -> tuple[FloatArray]:
     """TA-Lib's RSI, except that a market without any movement is 50 and not 0, which would read as oversold."""
-    values = talib.RSI(bars.close, period)
+    values = functions.RSI(bars.close, period)
     suspects = np.flatnonzero(values == 0.0)
     if suspects.size:
         span = period + 1
-        still = talib.MAX(bars.close, span)[suspects] == talib.MIN(bars.close, span)[suspects]
+        still = functions.MAX(bars.close, span)[suspects] == functions.MIN(bars.close, span)[suspects]
         values[suspects[still]] = 50.0
     return (values,)
 
 
 def _stochastic(bars: Bars, period: int, smooth: int, signal: int) -> tuple[FloatArray, FloatArray]:
     """TA-Lib's STOCH out of MAX, MIN and SMA, except that a flat range is 50 and not 0: that would read as oversold."""
-    low = talib.MIN(bars.low, period)
-    span = talib.MAX(bars.high, period) - low
+    low = functions.MIN(bars.low, period)
+    span = functions.MAX(bars.high, period) - low
     raw = np.where(span == 0.0, 50.0, np.nan)
     np.divide((bars.close - low) * 100.0, span, out=raw, where=span > 0.0)
-    k = talib.SMA(raw, smooth) if smooth > 1 else raw
-    return k, talib.SMA(k, signal) if signal > 1 else k.copy()
+    k = functions.SMA(raw, smooth) if smooth > 1 else raw
+    return k, functions.SMA(k, signal) if signal > 1 else k.copy()
 
 
 def _adx(bars: Bars, period: int) -> tuple[FloatArray, ...]:
     prices = (bars.high, bars.low, bars.close)
-    return talib.ADX(*prices, period), talib.PLUS_DI(*prices, period), talib.MINUS_DI(*prices, period)
+    return functions.ADX(*prices, period), functions.PLUS_DI(*prices, period), functions.MINUS_DI(*prices, period)
 
 
 def _donchian(bars: Bars, period: int) -> tuple[FloatArray, FloatArray]:
-    return _delayed(talib.MAX(bars.high, period)), _delayed(talib.MIN(bars.low, period))
+    return _delayed(functions.MAX(bars.high, period)), _delayed(functions.MIN(bars.low, period))
 
 
 def _delayed(values: FloatArray, candles: int = 1) -> FloatArray:
@@ -119,7 +119,7 @@ def _supertrend(bars: Bars, period: int, multiplier: float) -> tuple[FloatArray,
     """
     level, direction = np.full(len(bars), np.nan), np.full(len(bars), np.nan)
     middle = (bars.high + bars.low) / 2.0
-    reach = multiplier * talib.ATR(bars.high, bars.low, bars.close, period)
+    reach = multiplier * functions.ATR(bars.high, bars.low, bars.close, period)
     start = period  # TA-Lib's first ATR: `period` true ranges, the first of them on the second candle
     if start < len(bars):
         above, below, side = _ratchet(
@@ -171,23 +171,23 @@ def _mean_volume(bars: Bars, period: int) -> tuple[FloatArray]:
 
 #: Every indicator, by name.
 FAMILIES = {
-    "sma": Family(lambda bars, n: (talib.SMA(bars.close, n),) if n > 1 else (bars.close.copy(),), lambda n: n),
-    "ema": Family(lambda bars, n: (talib.EMA(bars.close, n),) if n > 1 else (bars.close.copy(),), _ema_settled),
-    "wma": Family(lambda bars, n: (talib.WMA(bars.close, n),) if n > 1 else (bars.close.copy(),), lambda n: n),
-    "stddev": Family(lambda bars, n: (talib.STDDEV(bars.close, n),), lambda n: n),
-    "roc": Family(lambda bars, n: (talib.ROC(bars.close, n),), lambda n: n + 1),
-    "cci": Family(lambda bars, n: (talib.CCI(bars.high, bars.low, bars.close, n),), lambda n: n),
+    "sma": Family(lambda bars, n: (functions.SMA(bars.close, n),) if n > 1 else (bars.close.copy(),), lambda n: n),
+    "ema": Family(lambda bars, n: (functions.EMA(bars.close, n),) if n > 1 else (bars.close.copy(),), _ema_settled),
+    "wma": Family(lambda bars, n: (functions.WMA(bars.close, n),) if n > 1 else (bars.close.copy(),), lambda n: n),
+    "stddev": Family(lambda bars, n: (functions.STDDEV(bars.close, n),), lambda n: n),
+    "roc": Family(lambda bars, n: (functions.ROC(bars.close, n),), lambda n: n + 1),
+    "cci": Family(lambda bars, n: (functions.CCI(bars.high, bars.low, bars.close, n),), lambda n: n),
     "rsi": Family(_rsi, _wilder_settled),
-    "atr": Family(lambda bars, n: (talib.ATR(bars.high, bars.low, bars.close, n),), _wilder_settled),
-    "highest": Family(lambda bars, n: (talib.MAX(bars.high, n),), lambda n: n),
-    "lowest": Family(lambda bars, n: (talib.MIN(bars.low, n),), lambda n: n),
+    "atr": Family(lambda bars, n: (functions.ATR(bars.high, bars.low, bars.close, n),), _wilder_settled),
+    "highest": Family(lambda bars, n: (functions.MAX(bars.high, n),), lambda n: n),
+    "lowest": Family(lambda bars, n: (functions.MIN(bars.low, n),), lambda n: n),
     "macd": Family(
-        lambda bars, fast, slow, signal: talib.MACD(bars.close, fast, slow, signal),
+        lambda bars, fast, slow, signal: functions.MACD(bars.close, fast, slow, signal),
         _macd_settled,
         ("macd", "signal", "histogram"),
     ),
     "bollinger": Family(
-        lambda bars, n, width: talib.BBANDS(bars.close, n, width, width),
+        lambda bars, n, width: functions.BBANDS(bars.close, n, width, width),
         lambda n, _width: n,
         ("upper", "middle", "lower"),
     ),

@@ -13,11 +13,12 @@ import pytest
 from celery import Celery
 from pytest_celery import CeleryBrokerCluster, CeleryWorkerCluster
 
+from app import embedded
 from app.broker import create_celery
 from app.settings import Settings
 from tests.acceptance.scene import Scene
 from tests.cluster import BrokerNode, WorkerNode, WorkerProcess
-from tests.conftest import Deploy
+from tests.conftest import Deploy, serving
 
 #: Characters of a node's log that are shown with a failure.
 SHOWN = 8_000
@@ -31,6 +32,13 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     if report.failed and setup is not None:
         report.sections += [(node.hostname(), node.logs()[-SHOWN:]) for node in setup.worker_cluster]
     return report
+
+
+@pytest.fixture(scope="module")
+def own_servers() -> Iterator[embedded.Servers]:
+    """Servers of this module alone, for those who stop them."""
+    with serving() as servers:
+        yield servers
 
 
 @pytest.fixture(scope="module")

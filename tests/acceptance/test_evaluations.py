@@ -48,13 +48,6 @@ def settings(deploy: Deploy) -> Iterator[Settings]:
 
 
 @pytest.fixture
-def operations(settings: Settings) -> Iterator[Operations]:
-    operations = Operations(settings)
-    yield operations
-    operations.close()
-
-
-@pytest.fixture
 def node(settings: Settings, tmp_path: Path) -> Iterator[WorkerProcess]:
     process = WorkerProcess("evaluates", settings, tmp_path / "log", queues="batch")
     try:

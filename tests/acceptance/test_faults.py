@@ -209,7 +209,7 @@ def test_command_prints_a_certificate_and_leaves_nothing(environment: dict[str, 
     tmp_path.chmod(0o755)
     drill = start_drill(environment, "--only", "raise", "--candles", "60", "--seed", "3", "--json")
     output, said = drill.communicate(timeout=120)
-    assert drill.returncode == 0, said
+    assert drill.returncode == 0, said + output
     certificate = json.loads(output)
     assert [finding["fault"] for finding in certificate["faults"]] == ["undisturbed", "raise"]
     assert certificate["is_good"] and certificate["seed"] == 3

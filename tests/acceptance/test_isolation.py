@@ -28,6 +28,7 @@ class Case(NamedTuple):
     error_class: str
     error: str
     timeout_ms: int = 5000
+    memory_mb: int = 512
 
 
 BAD = {
@@ -36,7 +37,7 @@ BAD = {
     "iso.sleeps": Case("Sleeps", 0, "timed_out", "TimeoutError", "within 150 ms", timeout_ms=150),
     "iso.stubborn": Case("Stubborn", 1, "timed_out", "TimeoutError", "within 100 ms", timeout_ms=100),
     "iso.greedy": Case("Greedy", 1, "failed", "MemoryLimitError", "expected at most 512 MiB more"),
-    "iso.hoards": Case("Hoards", 0, "failed", "MemoryLimitError", "raise limits.memory_mb"),
+    "iso.hoards": Case("Hoards", 0, "failed", "MemoryLimitError", "raise limits.memory_mb", memory_mb=64),
     "iso.arrays": Case("WantsAnArray", 0, "failed", "MemoryLimitError", "Unable to allocate"),
     "iso.quits": Case("Quits", 0, "failed", "SystemExit", "done for today"),
     "iso.garbage": Case("Garbage", 0, "failed", "InvalidSignalError", "found str 'buy, buy, buy'"),
@@ -49,7 +50,7 @@ GOOD = ("ema_cross", "macd", "tests.quant.revealing:Digest", "supertrend")
 
 
 def bad_definition(name: str, case: Case) -> StrategyDefinition:
-    limits = Limits(timeout_ms=case.timeout_ms, retries=case.retries)
+    limits = Limits(timeout_ms=case.timeout_ms, retries=case.retries, memory_mb=case.memory_mb)
     return definition(name, f"tests.quant.misbehaving:{case.implementation}", symbols=["ISO-BAD"], limits=limits)
 
 

@@ -13,8 +13,8 @@ from tests.building import ListFeed, definition, walk
 from tests.conftest import Deploy
 
 #: MiB of one slot; far above what it has after its start.
-BOUND_MB = 600
-CANDLES, LEAKED_MB = 60, 40
+BOUND_MB = 300
+CANDLES, LEAKED_MB = 60, 20
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from pytest_celery import CeleryTestSetup
 
@@ -13,14 +11,8 @@ from app.storage.engine import build_engine
 from app.storage.migrate import upgrade
 from tests.acceptance.scene import Scene, assert_exactly_once
 from tests.building import ListFeed, definition, walk
-from tests.conftest import serving, settings_on
+from tests.conftest import settings_on
 from tests.waiting import wait_until
-
-
-@pytest.fixture(scope="module")
-def own_servers() -> Iterator[embedded.Servers]:
-    with serving() as servers:
-        yield servers
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,7 @@ from app.storage.migrate import upgrade
 from app.storage.runs import Progress, Run
 from tests.building import definition, register, walk
 from tests.cluster import WorkerProcess
-from tests.conftest import serving, settings_on
+from tests.conftest import settings_on
 from tests.waiting import wait_until
 
 #: Candles of each stored series; those of a run are fewer.
@@ -38,12 +38,6 @@ RANGE = {"timeframe": "1h", "from": "2024-01-10T00:00Z", "to": "2024-01-12T00:00
 #: Units of `slow`: names on symbols.
 NAMES = [f"n{number}" for number in range(12)]
 SYMBOLS = ("AAA", "BBB", "CCC")
-
-
-@pytest.fixture(scope="module")
-def own_servers() -> Iterator[embedded.Servers]:
-    with serving() as servers:
-        yield servers
 
 
 @pytest.fixture(scope="module")
@@ -59,13 +53,6 @@ def settings(own_servers: embedded.Servers) -> Settings:
             record_candles(connection, walk(symbol, STORED), "test")
     engine.dispose()
     return settings
-
-
-@pytest.fixture
-def operations(settings: Settings) -> Iterator[Operations]:
-    operations = Operations(settings)
-    yield operations
-    operations.close()
 
 
 @pytest.fixture
@@ -229,6 +216,8 @@ def test_failures_are_told_and_tried_again(
     assert {(unit["attempts"], unit["error_class"]) for unit in units} == {(3, "ValueError")}
     assert retry_failed(operations, run.id) == 3
     assert wait_for_end(looking).units["failed"] == 3
+    counted = "SELECT processed, errors FROM nodes WHERE node LIKE 'honest@%' AND :run > 0"
+    wait_until(lambda: ask(operations, counted, run) == [(6, 6)], "its node has counted both rounds", 10.0)
 
 
 def test_slots_that_serve_only_runs_are_nicer_than_others(

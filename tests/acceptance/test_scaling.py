@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ from app.domain.strategies import Limits
 from app.errors import ConfigurationError, NodeUnavailableError
 from app.operations import Operations
 from app.operations_workers import Scaled, list_workers, scale
-from app.settings import Settings
 from tests.acceptance.scene import Scene, assert_exactly_once
 from tests.building import REPOSITORY, ListFeed, definition, environment, walk
 from tests.cluster import WorkerProcess
@@ -32,13 +30,6 @@ PLENTY = 20_000
 
 #: Starts per slot from which it is told who shares the work.
 LOOKED_AT = 5
-
-
-@pytest.fixture
-def operations(settings: Settings) -> Iterator[Operations]:
-    operations = Operations(settings)
-    yield operations
-    operations.close()
 
 
 def register_paced(scene: Scene, symbol: str, file: Path, pause_ms: float, **limits: int) -> None:

@@ -23,11 +23,11 @@ T = TypeVar("T")
 
 
 def build_dispatcher(engine: Engine, *, jobs_in_chunk: int = 32) -> Dispatcher:
-    """Build a dispatcher as a producer has it."""
+    """Build a dispatcher as a producer has it, for which no strategy is slow: a busy machine must not split chunks."""
     return Dispatcher(
         engine,
         "test",
-        settings=DispatchSettings(chunk_size=jobs_in_chunk, trusted_after=0),
+        settings=DispatchSettings(chunk_size=jobs_in_chunk, chunk_budget_ms=60_000, trusted_after=0),
         hard_grace_s=5.0,
         rules=RULES,
         silence=timedelta(seconds=3),

@@ -15,11 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import redis
-from pydantic import SecretStr
 from sqlalchemy import text
 from typer.testing import Result
 
-from app import embedded
 from app.broker import Envelope, Publisher, create_celery
 from app.domain.candles import Candle, Timeframe
 from app.domain.costs import Room
@@ -27,17 +25,13 @@ from app.domain.strategies import Limits, Priority, StrategyDefinition
 from app.operations import Operations
 from app.producer.build import build_dispatcher
 from app.settings import BrokerSettings, DispatchSettings, Settings, StrategySettings, WorkerSettings
-from app.storage.migrate import upgrade
 from app.storage.strategies import save_definition
+from tests.conftest import Deploy
 from tests.waiting import wait_until
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 START = datetime(2024, 1, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
-
-#: A key prefix, because kombu prefixes the keys of some commands only.
-PREFIX = "stage:"
-
 
 #: Runs the command line with some arguments.
 Run = Callable[..., Result]
@@ -48,6 +42,8 @@ class Stage:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        #: Of every key in Redis.
+        self.prefix = settings.broker.key_prefix
         self.operations = Operations(settings)
         self.publisher = Publisher(create_celery(settings), Room(1))
         self.redis: redis.Redis = redis.from_url(settings.broker_dsn)
@@ -61,7 +57,7 @@ class Stage:
             "PYTHONPATH": str(REPOSITORY),
             "CANDLEFLEET_DATABASE_URL": self.settings.database_dsn.replace("+psycopg", "", 1),
             "CANDLEFLEET_BROKER_URL": self.settings.broker_dsn,
-            "CANDLEFLEET_BROKER__KEY_PREFIX": PREFIX,
+            "CANDLEFLEET_BROKER__KEY_PREFIX": self.prefix,
             "CANDLEFLEET_WORKER__HEARTBEAT_S": "0.2",
             "CANDLEFLEET_LOG__JSON_LINES": "true",
             "CANDLEFLEET_STRATEGIES__MODULES": '["tests.integration", "tests.quant"]',
@@ -93,15 +89,15 @@ class Stage:
 
     def push(self, raw: bytes | str, queue: str = "normal") -> None:
         """Put raw bytes into a queue."""
-        self.redis.lpush(PREFIX + queue, raw)
+        self.redis.lpush(self.prefix + queue, raw)
 
     def raw(self, queue: str = "normal") -> list[bytes]:
         """Return what lies in a queue, newest first."""
-        return [bytes(raw) for raw in self.redis.lrange(PREFIX + queue, 0, -1) if isinstance(raw, bytes)]
+        return [bytes(raw) for raw in self.redis.lrange(self.prefix + queue, 0, -1) if isinstance(raw, bytes)]
 
     def unacked(self) -> int:
         """Return how many messages workers hold."""
-        count: int = self.redis.hlen(f"{PREFIX}unacked")
+        count: int = self.redis.hlen(f"{self.prefix}unacked")
         return count
 
     def ask(self, question: str, **values: Any) -> list[Any]:
@@ -116,7 +112,7 @@ class Stage:
 
     def clear(self) -> None:
         """Start from nothing, ids included. No worker may run."""
-        keys = list(self.redis.scan_iter(f"{PREFIX}*"))
+        keys = list(self.redis.scan_iter(f"{self.prefix}*"))
         if keys:
             self.redis.delete(*keys)
         tables = "candles, series, strategies, strategy_revisions, dispatches, outcomes, attempts, decisions, breakers"
@@ -190,23 +186,19 @@ class Worker:
 
 
 @contextmanager
-def staging() -> Iterator[Stage]:
-    """Run servers of their own with the newest schema; nothing of them remains."""
-    root = Path(tempfile.mkdtemp(prefix="candlefleet-stage-"))
-    try:
-        with embedded.start(root, durable=False) as servers:
-            settings = Settings(
-                database_url=SecretStr(servers.database_url),
-                broker_url=SecretStr(servers.broker_url),
-                worker=WorkerSettings(heartbeat_s=0.2),
-                broker=BrokerSettings(key_prefix=PREFIX),
-                dispatch=DispatchSettings(trusted_after=0),
-                strategies=StrategySettings(modules=("tests.integration", "tests.quant")),
-            )
-            stage = Stage(settings)
-            upgrade(stage.operations.engine)
+def staging(deploy: Deploy) -> Iterator[Stage]:
+    """Make a deployment of its own."""
+    with deploy() as own:
+        settings = Settings(
+            database_url=own.database_url,
+            broker_url=own.broker_url,
+            worker=WorkerSettings(heartbeat_s=0.2),
+            broker=BrokerSettings(key_prefix=own.broker.key_prefix),
+            dispatch=DispatchSettings(trusted_after=0),
+            strategies=StrategySettings(modules=("tests.integration", "tests.quant")),
+        )
+        stage = Stage(settings)
+        try:
             yield stage
+        finally:
             stage.close()
-        servers.await_end()
-    finally:
-        shutil.rmtree(root, ignore_errors=True)

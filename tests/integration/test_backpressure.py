@@ -35,20 +35,6 @@ FEW = {"low": QueueLimit(3)}
 
 
 @pytest.fixture
-def queues(settings: Settings) -> Iterator[Queues]:
-    queues = Queues(settings)
-    yield queues
-    queues.close()
-
-
-@pytest.fixture
-def one_by_one(settings: Settings) -> Iterator[Publisher]:
-    publisher = build_publisher(settings, jobs_in_message=1)
-    yield publisher
-    publisher.close()
-
-
-@pytest.fixture
 def looking(settings: Settings) -> Iterator[Publisher]:
     """A publisher of the test's own: the producer's belongs to its thread."""
     publisher = build_publisher(settings, jobs_in_message=1)

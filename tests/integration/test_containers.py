@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any, ClassVar
@@ -84,14 +83,12 @@ def settings_here(settings: Settings) -> Settings:
 
 
 @pytest.fixture
-def slot(settings_here: Settings) -> Iterator[Slot]:
-    before = signal.getsignal(signal.SIGALRM)
+def slot(settings_here: Settings, alarm: None) -> Iterator[Slot]:
     Tells.made.clear()
     Tells.closed.clear()
     slot = open_slot(create_celery(settings_here), settings_here, Shared())
     yield slot
     slot.close()
-    signal.signal(signal.SIGALRM, before)
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import Deploy
 from tests.integration.stage import Stage, Worker, staging
 from tests.waiting import wait_until
 
@@ -21,8 +22,8 @@ Message = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
-def stage() -> Iterator[Stage]:
-    with staging() as stage:
+def stage(deploy: Deploy) -> Iterator[Stage]:
+    with staging(deploy) as stage:
         stage.add("good")
         yield stage
 
@@ -38,7 +39,7 @@ def good(stage: Stage) -> Message:
     """A message as the producer sends it, taken off its queue before the worker starts."""
     stage.publisher.publish(stage.write())
     message: Message = json.loads(stage.raw()[0])
-    stage.redis.delete("stage:normal")
+    stage.redis.delete(f"{stage.prefix}normal")
     return message
 
 
@@ -197,7 +198,7 @@ def test_nothing_was_recorded_and_the_worker_still_works(stage: Stage, worker: W
 
 def test_many_at_once(stage: Stage, worker: Worker) -> None:
     before = len(letters(stage))
-    stage.redis.lpush("stage:high", *[f"garbage {number}" for number in range(300)])
+    stage.redis.lpush(f"{stage.prefix}high", *[f"garbage {number}" for number in range(300)])
     wait_until(lambda: len(letters(stage)) - before >= 300, "every one is kept", 60)
     assert len(letters(stage)) - before == 300
     assert worker.is_alive()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,6 @@ import pytest
 from sqlalchemy import Engine, insert, text
 from typer.testing import CliRunner
 
-from app.broker import create_celery
 from app.cli.main import cli
 from app.domain.runs import RunState
 from app.errors import ConfigurationError
@@ -30,7 +27,7 @@ from app.storage.listings_runs import list_evaluations
 from app.storage.run_closing import close_run
 from app.storage.runs import Run
 from app.storage.schema import positions
-from app.storage.slices import SliceEnd, claim_slices, record_slices
+from app.storage.slices import SliceEnd, adopt_slice, claim_slices, record_slices, split_slice
 from app.storage.units import Stint, take_ticket
 from app.strategies.bars import Bars
 from app.strategies.evaluation import evaluate
@@ -38,8 +35,7 @@ from app.strategies.registry import Registry
 from tests.building import START, definition, environment, register, walk
 from tests.integration.ledger import driver_of, rows, together
 from tests.waiting import wait_until
-from workers.lifecycle import Slot, open_slot
-from workers.shared import Shared
+from workers.lifecycle import Slot
 
 #: The soft limit of a unit and pytest-timeout's own would use the same timer.
 pytestmark = pytest.mark.timeout(120, method="thread")
@@ -52,22 +48,6 @@ SPEC = {
     "to": (START + COUNT * timedelta(hours=1)).isoformat(),
     "selection": {"min_edge_percent": 0.05},
 }
-
-
-@pytest.fixture
-def slot(settings: Settings) -> Iterator[Slot]:
-    before = signal.getsignal(signal.SIGALRM)
-    slot = open_slot(create_celery(settings), settings, Shared())
-    yield slot
-    slot.close()
-    signal.signal(signal.SIGALRM, before)
-
-
-@pytest.fixture
-def operations(settings: Settings) -> Iterator[Operations]:
-    operations = Operations(settings)
-    yield operations
-    operations.close()
 
 
 def store(engine: Engine, *symbols: str, count: int = COUNT) -> None:
@@ -163,6 +143,15 @@ def test_what_cannot_be_evaluated_is_rejected_with_its_reason(
     assert record["figures"]["errors"][0]["symbol"] == "BAD"
 
 
+def test_an_error_without_a_message_says_its_class(engine: Engine, operations: Operations, slot: Slot) -> None:
+    register(engine, definition("interrupts", "tests.quant.unstorable:Interrupt"))
+    store(engine, "AAA")
+    run = start(operations, parse_spec({**SPEC, "strategies": ["interrupts"]})).run
+    finish(slot, run.id)
+    failed = answers(operations, run.id)["AAA", "interrupts"]
+    assert (failed["error_class"], failed["error"]) == ("KeyboardInterrupt", "KeyboardInterrupt without a message")
+
+
 def test_a_market_without_enough_history_is_not_asked(engine: Engine, operations: Operations, slot: Slot) -> None:
     register(engine, definition("cross"))
     with engine.begin() as connection:
@@ -204,7 +193,9 @@ def test_failed_units_are_tried_again_and_the_selection_is_made_anew(
 def test_open_positions_are_respected(engine: Engine, operations: Operations, slot: Slot) -> None:
     (strategy,) = register(engine, definition("picky", "tests.quant.mortal:FailsOn", params={"symbol": ""}))
     store(engine, "AAA", "BBB")
-    open_position(engine, strategy.id, "AAA", size_percent=12.0, entry_price=100.0, stop=95.0)
+    open_position(engine, strategy.id, "AAA", size_percent=12.0, risk_percent=12.0, entry_price=100.0, stop=95.0)
+    # the risk cap refused its order: the strategy follows it, the portfolio does not hold it
+    open_position(engine, strategy.id, "BBB", size_percent=12.0, entry_price=100.0, stop=95.0)
     run = start(operations, parse_spec({**SPEC, "strategies": ["picky"]})).run
     finish(slot, run.id)
     report = load_selection(operations, run.id, 100)
@@ -264,12 +255,33 @@ def test_the_slices_of_a_dead_slot_are_cut_into_units_and_counted_once(
     sizes = (
         "SELECT cardinality(symbols) * cardinality(variants), attempts, count(*) FROM slices GROUP BY 1, 2 ORDER BY 1"
     )
-    assert rows(engine, sizes) == [(1, 2, 6), (4, 1, 1)]
+    assert rows(engine, sizes) == [(1, 1, 6), (4, 1, 1)]
     assert len(answers(operations, run.id)) == 10
     with driver_of(engine) as driver:
         late = SliceEnd(claimed.slice, 1, [np.zeros(3, ANSWER)] * 2, [], 0.0, 0.0)
         assert record_slices(driver, stint.values, [late], 0) == 0
     assert rows(engine, "SELECT sum(cardinality(status)) FROM evaluations") == [(10,)]
+
+
+def test_a_unit_that_was_never_alone_in_a_dead_slot_has_its_tries(
+    engine: Engine, operations: Operations, slot: Slot
+) -> None:
+    register(engine, definition("cross"), definition("bands", "bollinger_reversion"))
+    store(engine, *(f"M{number}" for number in range(4)))
+    run = start(operations, parse_spec({**SPEC, "strategies": ["cross", "bands"], "limits": {"retries": 0}})).run
+    for claim in (1, 2):  # a slot dies with the slice, and one with some of its units
+        stint = Stint(run.id, claim, claim, "dead")
+        with driver_of(engine) as driver:
+            assert take_ticket(driver, stint)
+            if claim == 2:
+                whole = adopt_slice(driver, stint.values)
+                assert whole is not None
+                split_slice(driver, stint.values, whole.slice.number)
+            assert claim_slices(driver, stint.values, 100)
+    finish(slot, run.id)
+    with operations.reading() as connection:
+        progress = runs.load_progress(connection, run.id)
+    assert (progress.units["succeeded"], progress.units["failed"]) == (8, 0)
 
 
 def test_a_slow_slice_is_recorded_as_far_as_it_came(
@@ -317,6 +329,10 @@ def test_a_cancelled_run_selects_nothing(engine: Engine, operations: Operations,
     assert answers(operations, run.id) == {}
     with pytest.raises(ConfigurationError, match="found: kind evaluate, cancelled"):
         load_selection(operations, run.id, 10)
+    with operations.reading() as connection:
+        validation = runs.load_run(connection, run.id).validation
+    assert validation is not None and not validation["passed"]
+    assert validation["checks"][0]["found"] == "0 succeeded, 0 failed, 1 cancelled"
 
 
 def test_a_backtest_has_a_validation_record_too(engine: Engine, operations: Operations, slot: Slot) -> None:
@@ -331,6 +347,31 @@ def test_a_backtest_has_a_validation_record_too(engine: Engine, operations: Oper
     figures = ended.validation["figures"]
     assert (figures["units"], figures["succeeded"], figures["failed"]) == (1, 1, 0)
     assert figures["elapsed_s"] > 0 < figures["memory_mb"]
+    assert (figures["markets"], figures["evaluations"]) == (1, COUNT)
+    assert retry_failed(operations, run.id) == 0
+    with operations.reading() as connection:
+        assert runs.load_run(connection, run.id) == ended
+
+
+def test_memory_is_that_of_slots_that_lived_together(engine: Engine, operations: Operations) -> None:
+    register(engine, definition("cross"))
+    store(engine, "AAA", "BBB", "CCC", "DDD")
+    spec = {"strategies": ["cross"], "timeframe": "1h", "from": START.isoformat(), "to": SPEC["to"]}
+    run = start(operations, parse_spec(spec)).run
+    # a and b beside each other, c in the place of a that died, d when all were gone
+    lives = {"a": (0, 10, 100), "b": (0, 30, 150), "c": (12, 20, 120), "d": (40, 50, 200)}
+    with engine.begin() as connection:
+        for number, (worker, (first, last, memory_mb)) in enumerate(lives.items()):
+            values = {"number": number, "worker": worker, "mb": memory_mb}
+            moments = {"first": START + timedelta(seconds=first), "last": START + timedelta(seconds=last)}
+            ended = "UPDATE units SET state = 'failed', worker = :worker, memory_mb = :mb, started_at = :first, "
+            where = "finished_at = :last, error_class = 'E', error = 'e' WHERE number = :number"
+            connection.execute(text(ended + where), {**values, **moments})
+    with driver_of(engine) as driver:
+        assert close_run(driver, run.id)
+    with operations.reading() as connection:
+        validation = runs.load_run(connection, run.id).validation
+    assert validation is not None and validation["figures"]["memory_mb"] == 270.0
 
 
 def test_selection_and_answers_are_shown(

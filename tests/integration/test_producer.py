@@ -25,21 +25,6 @@ from tests.integration.queues import Queues, jobs_of, read
 from tests.waiting import wait_until
 
 
-@pytest.fixture
-def queues(settings: Settings) -> Iterator[Queues]:
-    queues = Queues(settings)
-    yield queues
-    queues.close()
-
-
-@pytest.fixture
-def one_by_one(settings: Settings) -> Iterator[Publisher]:
-    """A publisher that sends every job in a message of its own."""
-    publisher = build_publisher(settings, jobs_in_message=1)
-    yield publisher
-    publisher.close()
-
-
 def expected_jobs(engine: Engine) -> list[tuple[int, int]]:
     query = "SELECT id, unnest(strategy_ids) FROM dispatches ORDER BY 1, 2"
     return [(row[0], row[1]) for row in rows(engine, query)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 
 import pytest
 import redis
@@ -16,13 +15,6 @@ from app.settings import Settings
 from tests.building import build_publisher, candle, definition, register
 from tests.integration.ledger import build_dispatcher
 from tests.integration.queues import Queues, jobs_of, read
-
-
-@pytest.fixture
-def queues(settings: Settings) -> Iterator[Queues]:
-    queues = Queues(settings)
-    yield queues
-    queues.close()
 
 
 @pytest.fixture

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import signal
 from collections import Counter
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
@@ -14,7 +12,6 @@ import pytest
 from sqlalchemy import text
 from typer.testing import CliRunner
 
-from app.broker import create_celery
 from app.cli.main import cli
 from app.domain.runs import RunState
 from app.errors import UnknownRunError, WrongStateError
@@ -29,13 +26,11 @@ from app.operations_runs_shown import list_trades
 from app.runs.report.document import Document
 from app.runs.report.html import to_html
 from app.runs.specification import parse_spec
-from app.settings import Settings
 from app.storage import run_deletion
 from app.storage.candles import record_candles
 from app.storage.schema import metadata
 from tests.building import definition, environment, register, walk
-from workers.lifecycle import Slot, open_slot
-from workers.shared import Shared
+from workers.lifecycle import Slot
 
 #: The soft limit of a unit and pytest-timeout's own would use the same timer.
 pytestmark = pytest.mark.timeout(120, method="thread")
@@ -63,24 +58,14 @@ LATER = datetime.now(UTC) + KEEP + timedelta(hours=1)
 
 
 @pytest.fixture
-def operations(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Operations]:
+def operations(operations: Operations, monkeypatch: pytest.MonkeyPatch) -> Operations:
+    """Of a deployment with two strategies and three series, of which few rows go at a time."""
     monkeypatch.setattr(run_deletion, "BATCH", 2)
-    operations = Operations(settings)
     register(operations.engine, definition("cross"), definition("bad", "tests.quant.misbehaving:Raises"))
     with operations.changing() as connection:
         for seed, symbol in enumerate(("AAA", "BBB", "CCC")):
             record_candles(connection, walk(symbol, 600, seed), "test")
-    yield operations
-    operations.close()
-
-
-@pytest.fixture
-def slot(settings: Settings) -> Iterator[Slot]:
-    before = signal.getsignal(signal.SIGALRM)
-    slot = open_slot(create_celery(settings), settings, Shared())
-    yield slot
-    slot.close()
-    signal.signal(signal.SIGALRM, before)
+    return operations
 
 
 def run(operations: Operations, slot: Slot, spec: dict[str, Any], **changes: Any) -> int:

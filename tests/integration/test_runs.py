@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -42,8 +41,7 @@ from app.tickets import Ticket, Tickets, read_ticket
 from tests.building import definition, register, walk
 from tests.integration.ledger import build_dispatcher, rows
 from tests.waiting import wait_until
-from workers.lifecycle import Slot, open_slot
-from workers.shared import Shared
+from workers.lifecycle import Slot
 
 #: The soft limit of a unit and pytest-timeout's own would use the same timer.
 pytestmark = pytest.mark.timeout(120, method="thread")
@@ -58,22 +56,6 @@ Open = Callable[[], psycopg.Connection[Any]]
 def settings(settings: Settings) -> Settings:
     # as long as it is by default: with a shorter one, live has forgotten what a range still remembers
     return settings.model_copy(update={"worker": settings.worker.model_copy(update={"window": 512})})
-
-
-@pytest.fixture
-def slot(settings: Settings) -> Iterator[Slot]:
-    before = signal.getsignal(signal.SIGALRM)
-    slot = open_slot(create_celery(settings), settings, Shared())
-    yield slot
-    slot.close()
-    signal.signal(signal.SIGALRM, before)
-
-
-@pytest.fixture
-def operations(settings: Settings) -> Iterator[Operations]:
-    operations = Operations(settings)
-    yield operations
-    operations.close()
 
 
 @pytest.fixture
@@ -355,6 +337,13 @@ def test_an_estimate_comes_from_units_of_before(operations: Operations, slot: Sl
     with operations.reading() as connection:
         took_s = runs.load_progress(connection, run.id).elapsed_ms / 1000
     assert after.work_s == pytest.approx(3 * took_s)
+    # what blocks cost says nothing of windows, and a backtest nothing of a market's latest candle
+    for other in ({"method": "windows"}, {"kind": "evaluate", "from": None}):
+        told = {key: value for key, value in {**SPEC, **other}.items() if value}
+        assert estimate(operations, parse_spec(told), plan(operations, parse_spec(told))).work_s is None
+    evaluated = start(operations, parse_spec(told)).run
+    finish(slot, evaluated.id)
+    assert (estimate(operations, parse_spec(told), plan(operations, parse_spec(told))).work_s or 0) > 0
 
 
 def test_live_and_a_run_over_the_same_candles_say_the_same(operations: Operations, slot: Slot) -> None:

@@ -71,11 +71,12 @@ def test_a_run_from_its_specification_to_its_figures(run: Run, tmp_path: Path) -
     assert "The best return first" in run("runs", "show", done["id"]).output
     assert "2 of 2 units, the best Sharpe ratio first" in run("runs", "report", done["id"]).output
     assert document(run, "compare", done["id"], done["id"])["differing"] == 0
-    assert document(run, "compare", done["id"], "--live")["decisions"] == 0
+    assert document(run, "compare", done["id"], "--live", code=1)["decisions"] == 0
+    assert "Nothing was compared" in run("runs", "compare", done["id"], "--live").output
     watched = document(run, "watch", done["id"])
     assert watched == {**done, "slots": 0}
     assert document(run, "start", spec, "--dry-run")["work_s"] > 0
-    for command in (("list",), ("show", done["id"]), ("watch", done["id"]), ("compare", done["id"], "--live")):
+    for command in (("list",), ("show", done["id"]), ("watch", done["id"]), ("compare", done["id"], done["id"])):
         assert run("runs", *command).exit_code == 0
 
 

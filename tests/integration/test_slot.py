@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 from sqlalchemy import Engine
@@ -12,7 +11,7 @@ from app.broker import Publisher, create_celery
 from app.domain.jobs import Chunk
 from app.domain.strategies import Limits
 from app.errors import StorageUnavailableError
-from app.settings import Settings
+from app.settings import BreakerSettings, Settings
 from app.storage.engine import open_engine
 from tests.building import candle, definition, register, walk
 from tests.conftest import Deploy
@@ -22,15 +21,6 @@ from workers.shared import Shared
 
 #: The soft limit of a job and pytest-timeout's own would use the same timer.
 pytestmark = pytest.mark.timeout(60, method="thread")
-
-
-@pytest.fixture
-def slot(settings: Settings) -> Iterator[Slot]:
-    before = signal.getsignal(signal.SIGALRM)
-    slot = open_slot(create_celery(settings), settings, Shared())
-    yield slot
-    slot.close()
-    signal.signal(signal.SIGALRM, before)
 
 
 def dispatched(engine: Engine, *implementations: str, count: int = 40) -> list[Chunk]:
@@ -81,20 +71,22 @@ def test_text_that_only_looks_like_an_escape_is_kept(engine: Engine, slot: Slot)
 
 
 def test_bundle_gives_the_answers_that_its_chunks_give_alone(
-    engine: Engine, slot: Slot, settings: Settings, deploy: Deploy
+    engine: Engine, settings: Settings, alarm: None, deploy: Deploy
 ) -> None:
     strategies = ("macd", "tests.quant.revealing:Digest", "tests.quant.misbehaving:Garbage")
-    together = slot.executor.execute(dispatched(engine, *strategies))
+    # which breakers are open is asked once a second: one that opened would be noticed by the slower of the two
+    patient = {"breaker": BreakerSettings(failures=1_000)}
+    with closing(open_slot(create_celery(settings), settings.model_copy(update=patient), Shared())) as slot:
+        together = slot.executor.execute(dispatched(engine, *strategies))
     assert [each.decision is not None for each in together] == [True] * 40
     query = """
         SELECT dispatch_id, strategy_id, status, action, strength, detail->'extras'->>'digest' AS digest
         FROM outcomes ORDER BY 1, 2
     """
     with deploy() as other, open_engine(other.database_dsn, name="tests") as apart:
-        alone = open_slot(create_celery(other), other, Shared())
-        for chunk in dispatched(apart, *strategies):
-            alone.executor.execute([chunk])
-        alone.close()
+        with closing(open_slot(create_celery(other), other.model_copy(update=patient), Shared())) as alone:
+            for chunk in dispatched(apart, *strategies):
+                alone.executor.execute([chunk])
         assert rows(engine, query) == rows(apart, query)
 
 

@@ -15,13 +15,13 @@ from app.telemetry import about_dispatch, configure_logging, enter
 
 @pytest.fixture(autouse=True)
 def logging_as_before() -> Iterator[None]:
-    root = logging.getLogger()
+    root, structured = logging.getLogger(), structlog.get_config()
     handlers, level = root.handlers[:], root.level
     yield
     enter(0)
     root.handlers[:] = handlers
     root.setLevel(level)
-    structlog.reset_defaults()
+    structlog.configure(**structured)
 
 
 def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, object]]:

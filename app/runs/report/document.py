@@ -15,6 +15,7 @@ from app.domain.candles import Timeframe
 from app.domain.selection import Selection, SelectionRules
 from app.runs.deflation import DeflatedSharpe
 from app.runs.metrics import Metrics
+from app.runs.report.answers import InForce, UnitAnswer
 from app.runs.report.sampling import SampledCurve
 from app.runs.validation import ValidationRecord
 
@@ -165,6 +166,18 @@ class SelectionReport(Value):
         )
 
 
+class VariantVersion(Value):
+    """Which code and params a variant of the run is."""
+
+    strategy: str
+    revision: int | None = None
+    """Of the catalogue; None when its params are others, or it came from a file."""
+    implementation: str
+    params: dict[str, JsonValue] = Field(default_factory=dict)
+    fingerprint: str
+    """Of its code and params, and of the libraries, when it was planned: a slot with other code refuses its units."""
+
+
 class Document(Value):
     """Everything that is told of a run."""
 
@@ -178,10 +191,16 @@ class Document(Value):
     warnings: tuple[str, ...] = ()
     """What was worth knowing when it was planned."""
     versions: dict[str, str]
+    variants: tuple[VariantVersion, ...] = ()
+    """In the order of their numbers in the run."""
     units: tuple[UnitReport, ...]
-    """Best Sharpe ratio first; units without one last."""
+    """Of a backtest. Best Sharpe ratio first; units without one last."""
     heat: HeatMap
+    in_force: InForce | None = None
+    """Of an evaluate run."""
     selection: SelectionReport | None = None
+    answers: tuple[UnitAnswer, ...] = ()
+    """All units of an evaluate run: the selected by rank, then the best edge first."""
     validation: ValidationRecord | None = None
 
 
@@ -193,8 +212,11 @@ def build_document(
     data: Sequence[DataRange],
     versions: dict[str, str],
     warnings: Sequence[str] = (),
+    variants: Sequence[VariantVersion] = (),
     units: Iterable[UnitReport],
+    in_force: InForce | None = None,
     selection: SelectionReport | None = None,
+    answers: Sequence[UnitAnswer] = (),
     validation: ValidationRecord | None = None,
 ) -> Document:
     """Build the document: the units are ranked, and their returns laid out by symbol and strategy."""
@@ -206,9 +228,12 @@ def build_document(
         data=tuple(sorted(data, key=lambda each: (each.symbol, each.timeframe.duration))),
         versions=versions,
         warnings=tuple(warnings),
+        variants=tuple(variants),
         units=ranked,
         heat=build_heat(ranked),
+        in_force=in_force,
         selection=selection,
+        answers=tuple(answers),
         validation=validation,
     )
 

@@ -12,8 +12,8 @@ from datetime import datetime
 from pydantic import JsonValue
 
 from app.runs.report.charts import CurveChart, Histogram, draw_curve, draw_histogram, draw_spark
-from app.runs.report.document import DataRange, Document, HeatMap, RejectedCandidate, UnitReport
-from app.runs.report.formats import number
+from app.runs.report.document import DataRange, Document, HeatMap, RejectedCandidate, UnitReport, VariantVersion
+from app.runs.report.formats import moment, number
 from app.runs.report.grids import Cell, Grid, build_grids
 from app.runs.report.heat import find_limit, step_of
 from app.runs.report.sampling import SampledCurve
@@ -22,10 +22,8 @@ from app.runs.report.sampling import SampledCurve
 MOST_UNITS, MOST_CHARTS = 100, 13
 #: Rows of the heat map: half of them the best symbols, half the worst.
 MOST_SYMBOLS = 60
-#: Rows of the lists of series, rejections and failed units.
-MOST_SERIES, MOST_REJECTED, MOST_FAILED = 100, 100, 50
-#: How moments begin that stand for the latest candle, whenever it is.
-NEVER = "9999"
+#: Rows of the lists of series, rejections, failed units, and variants with their fingerprints.
+MOST_SERIES, MOST_REJECTED, MOST_FAILED, MOST_VERSIONS = 100, 100, 50, 50
 #: Strategies, or params of them, whose Sharpe ratios are laid out.
 MOST_GRIDS = 12
 #: Fewer units than this are read one by one: their distribution says nothing.
@@ -81,6 +79,26 @@ class GridTable:
 
 
 @dataclass(frozen=True, slots=True)
+class Failure:
+    """A unit that failed."""
+
+    label: str
+    where: str
+    state: str
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Something that an evaluate run judges by."""
+
+    name: str
+    text: str
+    is_own: bool
+    """Whether the run asked for it: otherwise it is the setting of that time."""
+
+
+@dataclass(frozen=True, slots=True)
 class Page:
     """Everything the template needs beside the document; `..._cut` says what is left out, None when nothing is."""
 
@@ -103,16 +121,20 @@ class Page:
     rejected_cut: str | None
     all_rejected: int
     reasons: list[tuple[str, int]]
-    failed: Sequence[UnitReport]
+    failed: Sequence[Failure]
     failed_cut: str | None
     spec: list[tuple[str, str]]
+    rules: list[Rule]
+    """Of an evaluate run."""
+    variants: Sequence[VariantVersion]
+    variants_cut: str | None
 
 
 def build_page(document: Document) -> Page:
     """Choose what is shown of a document."""
     measured = [(rank, unit) for rank, unit in enumerate(document.units, 1) if unit.metrics is not None]
     drawn = _choose_curves(measured)
-    failed = [unit for unit in document.units if unit.error is not None]
+    failed = _failures(document)
     rejected = document.selection.rejected if document.selection else ()
     reasons = (document.selection and document.selection.reasons) or Counter(each.reason for each in rejected)
     all_rejected = sum(reasons.values())
@@ -138,6 +160,9 @@ def build_page(document: Document) -> Page:
         failed=failed[:MOST_FAILED],
         failed_cut=_cut("first of", MOST_FAILED, len(failed), "failed units"),
         spec=list(flatten(_stated(document))),
+        rules=_rules(document),
+        variants=document.variants[:MOST_VERSIONS],
+        variants_cut=_cut("first of", MOST_VERSIONS, len(document.variants), "variants"),
     )
 
 
@@ -164,13 +189,30 @@ def _grid_limit(grid: Grid) -> float:
 
 
 def _stated(document: Document) -> dict[str, JsonValue]:
-    """Return what was asked for without what was left open, and without the range that an evaluate run has not."""
-    stated: dict[str, JsonValue] = {name: value for name, value in document.spec.items() if value not in (None, {}, [])}
-    if document.run.kind == "evaluate":
-        stated.pop("from", None)
-        if str(stated.get("to", "")) >= NEVER:
-            del stated["to"]
-    return stated
+    """Return what was asked for without what was left open."""
+    return {name: value for name, value in document.spec.items() if value not in (None, {}, [])}
+
+
+def _rules(document: Document) -> list[Rule]:
+    """Return by what an evaluate run judges, and which of it the run asked for itself."""
+    if document.in_force is None:
+        return []
+    force, asked = document.in_force, document.spec.get("selection")
+    own = set(asked) if isinstance(asked, dict) else set()
+    as_of, oldest = moment(force.as_of), moment(force.oldest)
+    return [
+        Rule("as of, UTC", as_of, is_own="to" in document.spec),
+        Rule("max_age_candles", str(force.max_age_candles), is_own=document.spec.get("max_age_candles") is not None),
+        Rule("oldest candle opened, UTC", oldest, is_own=False),
+        Rule("window, candles", str(force.window), is_own=False),
+        *(Rule(name, json.dumps(value), is_own=name in own) for name, value in force.rules.model_dump().items()),
+    ]
+
+
+def _failures(document: Document) -> list[Failure]:
+    units = [Failure(unit.label, f"{unit.symbol} {unit.timeframe}", unit.state, unit.error) for unit in document.units]
+    answers = [Failure(each.strategy, each.symbol, each.state, each.error) for each in document.answers]
+    return [each for each in (*units, *answers) if each.error is not None]
 
 
 def flatten(spec: dict[str, JsonValue], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -82,6 +82,8 @@ def test_every_ratio_that_the_project_promises_is_drawn():
         "slot_mb",
         "events_cost",
         "runs_vs_plain",
+        "runs_vs_signals",
+        "live_p95_beside_run",
         "runs_by_window_vs_plain",
     }
 

@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-import talib
 
 from app.errors import ConfigurationError, StrategyError
 from app.strategies.bars import Bars, FloatArray
+from app.strategies.compiled import functions
 from app.strategies.indicators import Indicator, IndicatorCache
 from tests.unit.strategies import reference
 from tests.unit.strategies.market import build_bars, random_walk, scaled
@@ -144,7 +144,7 @@ def test_prefix_equals_the_prefix_of_the_whole(indicator: Indicator) -> None:
 
 
 def counted(name: str, calls: list[str]) -> Callable[..., object]:
-    real = getattr(talib, name)
+    real = getattr(functions, name)
 
     def call(*inputs: object) -> object:
         calls.append(name)
@@ -156,7 +156,7 @@ def counted(name: str, calls: list[str]) -> Callable[..., object]:
 def test_cache_computes_once_for_all_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
     for name in ("RSI", "MACD"):
-        monkeypatch.setattr(talib, name, counted(name, calls))
+        monkeypatch.setattr(functions, name, counted(name, calls))
     cache = IndicatorCache(random_walk(100))
     first = cache.select({"a": Indicator.rsi(14), "b": Indicator.macd(12, 26, 9)})
     second = cache.select({"x": Indicator.rsi(14), "y": Indicator.macd(12, 26, 9, line="signal")})

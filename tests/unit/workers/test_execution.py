@@ -74,6 +74,11 @@ class UnprintableError(Exception):
         raise RuntimeError("no")
 
 
+class Interrupts(Strategy):
+    def on_candle(self, context):
+        raise KeyboardInterrupt
+
+
 class RaisesUnprintable(Strategy):
     def on_candle(self, context: Context) -> Signal:
         raise UnprintableError
@@ -180,6 +185,7 @@ def test_every_bad_neighbour_fails_alone_and_the_good_are_untouched():
         (Nonsense, "InvalidSignalError", "'s0' on A-B 1h candle opened"),
         (Meddles, "ValueError", "read-only"),
         (RaisesUnprintable, "UnprintableError", "cannot be shown"),
+        (Interrupts, "KeyboardInterrupt", "KeyboardInterrupt without a message"),
     ],
 )
 def test_the_error_is_recorded(bad, error_class, text):

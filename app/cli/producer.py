@@ -1,24 +1,19 @@
-"""`candlefleet producer`, `worker` and `flower`: the services, one process each."""
+"""`candlefleet producer`: a feed's candles in, jobs out; one process."""
 
 from __future__ import annotations
 
-import os
 from typing import Annotated
 
 import typer
 
-from app.broker import BATCH_QUEUE, CONTROL_QUEUE, QUEUES, Publisher, create_celery
+from app.broker import Publisher, create_celery
 from app.cli.output import Json, print_json, say
 from app.cli.session import settings_with_logging, stop_on_signals
 from app.deployment import Deployment
-from app.errors import ConfigurationError, FeedError, did_you_mean
+from app.errors import FeedError
 from app.feeds.base import FeedReport
-from app.flower import run_flower
-from app.node_name import take_name
-from app.processes import run_module
 from app.producer.build import build_feed, build_producer
 from app.producer.service import ProducerReport
-from app.settings import MOST_SLOTS
 from app.storage.engine import open_engine
 from app.storage.migrate import require_current
 
@@ -43,38 +38,6 @@ def producer(
             report = service.run(stop)
             publisher.close()
     _print_report(report, source.report, as_json=as_json)
-
-
-def worker(
-    queues: Annotated[str, typer.Option(help="Queues to consume, separated by commas; batch serves runs.")] = ",".join(
-        (CONTROL_QUEUE, *QUEUES)
-    ),
-    concurrency: Annotated[
-        int | None, typer.Option(min=1, max=MOST_SLOTS, help="Slots of this node.", show_default="one per core")
-    ] = None,
-    name: Annotated[
-        str | None, typer.Option(help="Name of this node; %h is the host.", show_default="worker@%h, worker-2@%h, ...")
-    ] = None,
-) -> None:
-    """Execute jobs: one worker node."""
-    settings = settings_with_logging()
-    if not settings.worker.enabled:
-        raise ConfigurationError("this node is taken out of the fleet: CANDLEFLEET_WORKER__ENABLED is off")
-    known = (CONTROL_QUEUE, *QUEUES, BATCH_QUEUE)
-    for queue in queues.split(","):
-        if queue not in known:
-            raise ConfigurationError(f"--queues: no queue {queue!r}: {did_you_mean(queue, known)}")
-    slots = concurrency or settings.worker.slots or os.cpu_count() or 1
-    own = take_name(settings, name)
-    run_module("celery", ["-A", "workers.main", "--quiet", "worker", "-Q", queues, "-c", str(slots), "-n", own])
-
-
-def flower(
-    port: Annotated[int | None, typer.Option(min=0, max=65_535, help="Port to listen on.")] = None,
-) -> None:
-    """Show the fleet in a browser; a password is asked for."""
-    with Deployment(settings_with_logging()) as deployment:
-        run_flower(deployment.settings, port, say)
 
 
 def _print_report(report: ProducerReport, fed: FeedReport, *, as_json: bool) -> None:
