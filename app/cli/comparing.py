@@ -15,6 +15,7 @@ from app.domain.runs import RunKind
 from app.errors import ConfigurationError
 from app.operations_compare import LiveComparison, RunComparison, compare_live, compare_runs, find_kind
 from app.operations_compare_evaluations import COMPARED, SAID, AnswerPair, EvaluationComparison, compare_evaluations
+from app.wording import counted
 
 #: Columns of what live said differently than an evaluate run: those in which nothing differs are left out.
 _PAIRS = [(f"live_{name}", f"run_{name}") for name in SAID]
@@ -46,11 +47,13 @@ def compare(
 
 def _print_live(found: LiveComparison, limit: int, *, as_json: bool) -> None:
     rows = [each._asdict() for each in found.differences[:limit]]
-    counted = {"units": found.units, "decisions": found.decisions, "differences": len(found.differences)}
+    sizes = {"units": found.units, "decisions": found.decisions, "differences": len(found.differences)}
     if as_json:
-        print_json({**counted, "listed": rows})
+        print_json({**sizes, "listed": rows})
     else:
-        say("{units:,} units, {decisions:,} decisions that live recorded too, {differences:,} differ".format(**counted))
+        decisions = counted(found.decisions, "decision")
+        differing = counted(len(found.differences), "differs", "differ")
+        say(f"{counted(found.units, 'unit')}, {decisions} that live recorded too, {differing}")
         _print_table(rows, _PAIRS)
     if not found.units:
         _end_uncompared("no unit succeeded with a revision of the catalogue: other params or a file are none")
@@ -61,18 +64,18 @@ def _print_live(found: LiveComparison, limit: int, *, as_json: bool) -> None:
 
 
 def _print_evaluations(found: EvaluationComparison, limit: int, *, as_json: bool) -> None:
-    counted, listed = found.count(), found.differing[:limit]
+    sizes, listed = found.count(), found.differing[:limit]
     if as_json:
-        print_json({**counted, "listed": [each._asdict() for each in listed]})
+        print_json({**sizes, "listed": [each._asdict() for each in listed]})
     else:
         text = (
-            "{common:,} units in both, {differing:,} answered differently, {other_candle:,} on another candle; "
+            "{units} in both, {differing:,} answered differently, {other_candle:,} on another candle; "
             "{selected_only_first:,} selected in the first run only, {selected_only_second:,} in the second only"
         )
-        say(text.format(**counted))
+        say(text.format(units=counted(sizes["common"], "unit"), **sizes))
         names = (*COMPARED, "open_time", "selected")
         _print_table([_answers(each) for each in listed], [(f"{name}_1", f"{name}_2") for name in names])
-    _require_common(counted["common"])
+    _require_common(sizes["common"])
 
 
 def _answers(pair: AnswerPair) -> dict[str, Any]:
@@ -92,11 +95,11 @@ def _print_table(rows: Sequence[Mapping[str, Any]], pairs: Sequence[tuple[str, s
 
 def _print_comparison(found: RunComparison, limit: int, *, as_json: bool) -> None:
     differing = [each for each in found.units if each.differs]
-    counted = {"common": len(found.units), "only_first": found.only_first, "only_second": found.only_second}
+    sizes = {"common": len(found.units), "only_first": found.only_first, "only_second": found.only_second}
     if as_json:
-        print_json({**counted, "differing": len(differing), "listed": [each._asdict() for each in differing[:limit]]})
+        print_json({**sizes, "differing": len(differing), "listed": [each._asdict() for each in differing[:limit]]})
     else:
-        say(f"{len(found.units):,} units in both, {len(differing):,} with other figures", style=None)
+        say(f"{counted(len(found.units), 'unit')} in both, {len(differing):,} with other figures", style=None)
         pairs = [(each, shorten(each.first), shorten(each.second)) for each in differing[:limit]]
         rows = [
             {"strategy": each.strategy, "params": each.params, "symbol": each.symbol}

@@ -17,7 +17,7 @@ from sqlalchemy import text
 
 from app import embedded
 from app.domain.runs import RunState, UnitState
-from app.errors import StorageUnavailableError
+from app.errors import StorageUnavailableError, WrongStateError
 from app.operations import Operations
 from app.operations_runs import Watch, cancel, pause, resume, retry_failed, start
 from app.runs.specification import parse_spec
@@ -184,7 +184,8 @@ def test_a_paused_run_rests_and_a_cancelled_one_ends(
     assert ask(operations, "SELECT count(*) FROM unit_equity WHERE run_id = :run", run) == [
         (ended.units[UnitState.SUCCEEDED],)
     ]
-    assert resume(operations, run.id) is RunState.CANCELLED
+    with pytest.raises(WrongStateError, match="is cancelled"):
+        resume(operations, run.id)
 
 
 def test_a_unit_that_kills_its_slot_fails_alone(
