@@ -33,6 +33,7 @@ from app.storage.nodes import count_slots, load_nodes
 from app.storage.partitions import AHEAD
 from app.storage.producers import load_producers
 from app.storage.runs import load_open
+from app.wording import counted
 
 #: Oldest Redis that kombu works with.
 REDIS_VERSION = (6, 2)
@@ -160,7 +161,7 @@ def _nodes(connection: Connection, settings: Settings) -> Iterator[Check]:
 def _runs(connection: Connection, settings: Settings) -> Iterator[Check]:
     waiting = [run for run in load_open(connection) if run.pending]
     if waiting and not count_slots(connection, settings.silence, [BATCH_QUEUE]):
-        found = ", ".join(f"run {run.id} ({run.pending:,} units)" for run in waiting)
+        found = ", ".join(f"run {run.id} ({counted(run.pending, 'unit')})" for run in waiting)
         advice = f"start a node with 'candlefleet worker --queues {BATCH_QUEUE}'"
         yield Check("runs", State.WARNING, f"no node serves runs, and there waits {found}", advice)
 

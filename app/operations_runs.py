@@ -23,7 +23,6 @@ from app.errors import (
     ConfigurationError,
     NodeUnavailableError,
     SpecificationError,
-    UnknownRunError,
     UnknownStrategyError,
     WrongStateError,
 )
@@ -197,14 +196,11 @@ def load(operations: Operations, run_id: int) -> tuple[Run, Progress]:
         return runs.load_run(connection, run_id), runs.load_progress(connection, run_id)
 
 
-def load_newest(operations: Operations, limit: int) -> list[tuple[Run, Progress]]:
-    """Load the newest runs and how far they are."""
-    found = []
-    with operations.reading() as connection:
-        for run in runs.list_runs(connection, limit):
-            with suppress(UnknownRunError):  # deleted since
-                found.append((run, runs.load_progress(connection, run.id)))
-    return found
+def load_newest(operations: Operations, limit: int, offset: int = 0) -> list[tuple[Run, Progress]]:
+    """Load the newest runs and how far they are, all of the same moment, after so many that are newer still."""
+    with operations.reading_once() as connection:
+        found = runs.list_runs(connection, limit, offset)
+        return [(run, runs.load_progress(connection, run.id)) for run in found]
 
 
 def pause(operations: Operations, run_id: int) -> RunState:

@@ -6,11 +6,13 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from app.domain.runs import RunKind, UnitState
+from app.domain.runs import ENDED, RunKind, UnitState
+from app.errors import ConfigurationError, WrongStateError
 from app.operations_runs import Estimate
 from app.runs.planning import Plan
-from app.storage import runs
+from app.storage import listings_runs, runs
 from app.storage.listings_runs import list_evaluations
+from app.storage.run_deletion import is_trimmed
 from app.storage.runs import Progress, Run
 
 
@@ -50,11 +52,30 @@ def describe_progress(run: Run, progress: Progress) -> dict[str, Any]:
     }
 
 
-def list_units(connection: Connection, run: Run, state: UnitState | None, limit: int) -> list[dict[str, Any]]:
+def list_units(
+    connection: Connection, run: Run, state: UnitState | None, limit: int, offset: int = 0
+) -> list[dict[str, Any]]:
     """List units of a run, of either kind: the best return, or the best edge, first."""
     if run.spec.kind is RunKind.EVALUATE:
-        return list_evaluations(connection, run.id, state, limit)
-    return runs.list_units(connection, run.id, state, limit)
+        return list_evaluations(connection, run.id, state, limit, offset)
+    return runs.list_units(connection, run.id, state, limit, offset)
+
+
+def list_trades(connection: Connection, run_id: int, unit: int, limit: int, offset: int = 0) -> list[dict[str, Any]]:
+    """List the closed trades of a backtest's unit, the oldest first.
+
+    Raises:
+        UnknownRunError: there is no such run or unit.
+        ConfigurationError: the run is none that trades.
+        WrongStateError: its trades were deleted.
+    """
+    run = runs.load_run(connection, run_id)
+    if run.spec.kind is RunKind.EVALUATE:
+        found = "expected a backtest, found an evaluate run, which has no trades"
+        raise ConfigurationError(f"run {run_id}: {found}: 'candlefleet runs selection {run_id}' shows its positions")
+    if run.state in ENDED and is_trimmed(connection, run_id):
+        raise WrongStateError(f"run {run_id}: its trades were deleted with its details: start it anew to see them")
+    return listings_runs.list_trades(connection, run_id, unit, limit, offset)
 
 
 def describe_plan(planned: Plan, cost: Estimate) -> dict[str, Any]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel
 
 from app.api.problems import documented
+from app.api.queries import refuse_unknown_query
 from app.api.recent import Recent
 from app.api.shapes import MOST_DISPATCH, Limit, Reader, Working
 from app.domain.base import UtcDatetime
@@ -37,7 +38,7 @@ class BatchConfig(BatchSettings):
     """Most units of one run (`CANDLEFLEET_RUNS__MOST_UNITS`)."""
 
 
-@open_router.get("/health", tags=["fleet"])
+@open_router.get("/health", tags=["fleet"], dependencies=[Depends(refuse_unknown_query)])
 async def health() -> Health:
     """Say that the API answers; needs no token. Whether the fleet is well is told by /api/status."""
     return Health()

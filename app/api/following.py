@@ -9,6 +9,7 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
+from datetime import datetime
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
@@ -29,12 +30,15 @@ LOOK_EVERY_S = 0.5
 #: Seconds without news after which a watcher is told that there are none: proxies cut what is silent for a minute.
 NO_NEWS_S = 10.0
 
+#: What still changes of a run that has ended: slots leave it a moment later, and its details go months later.
+MOVING = ("slots", "trimmed")
+
 
 class Seen(NamedTuple):
     """How far a run was."""
 
     id: str
-    """Of what is in it: equal for equal progress, in every process of the API."""
+    """Of what is in it: equal for equal progress, and for an end that was told before, in every process of the API."""
     progress: str
     """JSON."""
     is_end: bool
@@ -53,8 +57,19 @@ def look(operations: Operations, run_id: int) -> Seen:
     """
     run, progress = load(operations, run_id)
     document: dict[str, Any] = {"run": run_id, **describe_progress(run, progress)}
-    text = json.dumps(document, allow_nan=False)
-    return Seen(blake2b(text.encode(), digest_size=8).hexdigest(), text, progress.state in ENDED)
+    is_end = progress.state in ENDED
+    meant = _end_of(document, run.finished_at) if is_end else document
+    return Seen(_digest(meant), json.dumps(document, allow_nan=False), is_end)
+
+
+def _end_of(document: dict[str, Any], finished_at: datetime | None) -> dict[str, Any]:
+    """Return what is final of a run that has ended: who was told its end is not told it again, unless it went on."""
+    final = {name: value for name, value in document.items() if name not in MOVING}
+    return {**final, "finished_at": finished_at and finished_at.isoformat()}
+
+
+def _digest(document: dict[str, Any]) -> str:
+    return blake2b(json.dumps(document, allow_nan=False).encode(), digest_size=8).hexdigest()
 
 
 class _Watched:

@@ -14,6 +14,7 @@ from app.api.problems import documented
 from app.api.shapes import (
     Drafted,
     Limit,
+    Offset,
     Operator,
     PlanShape,
     Reader,
@@ -52,7 +53,7 @@ from app.runs.report.document import Document
 from app.runs.report.html import to_html
 from app.runs.report.table import to_csv
 from app.runs.specification import Draft
-from app.storage import listings_runs, runs
+from app.storage import runs
 from app.storage.runs import dump_spec
 
 log = structlog.get_logger()
@@ -121,9 +122,9 @@ def start_run(
 
 
 @router.get("", response_model=list[RunShape])
-def list_runs(_: Reader, operations: Working, limit: Limit = 20) -> list[dict[str, Any]]:
+def list_runs(_: Reader, operations: Working, limit: Limit = 20, offset: Offset = 0) -> list[dict[str, Any]]:
     """List runs, the newest first."""
-    return [describe_run(*each) for each in load_newest(operations, limit)]
+    return [describe_run(*each) for each in load_newest(operations, limit, offset)]
 
 
 @router.get("/{run}")
@@ -135,20 +136,20 @@ def show_run(run: RunId, _: Reader, operations: Working) -> RunShape:
 
 @router.get("/{run}/units", response_model=list[UnitShape])
 def list_units(
-    run: RunId, _: Reader, operations: Working, state: UnitState | None = None, limit: Limit = 100
+    run: RunId, _: Reader, operations: Working, state: UnitState | None = None, limit: Limit = 100, offset: Offset = 0
 ) -> list[dict[str, Any]]:
     """List units of a run, the best return first."""
     with operations.reading() as connection:
-        return shown.list_units(connection, runs.load_run(connection, run), state, limit)
+        return shown.list_units(connection, runs.load_run(connection, run), state, limit, offset)
 
 
-@router.get("/{run}/units/{unit}/trades", response_model=list[TradeShape])
+@router.get("/{run}/units/{unit}/trades", response_model=list[TradeShape], responses=documented(409))
 def list_trades(
-    run: RunId, unit: UnitNumber, _: Reader, operations: Working, limit: Limit = 100
+    run: RunId, unit: UnitNumber, _: Reader, operations: Working, limit: Limit = 100, offset: Offset = 0
 ) -> list[dict[str, Any]]:
-    """List the closed trades of a backtest's unit, the oldest first."""
+    """List the closed trades of a backtest's unit, the oldest first; 409 when they were deleted."""
     with operations.reading() as connection:
-        return listings_runs.list_trades(connection, runs.load_run(connection, run).id, unit, limit)
+        return shown.list_trades(connection, run, unit, limit, offset)
 
 
 @router.get("/{run}/selection")

@@ -11,6 +11,7 @@ from fastapi import Depends, Path, Query, Request, Security
 from pydantic import BaseModel, ConfigDict, GetPydanticSchema, ValidatorFunctionWrapHandler
 from pydantic_core import core_schema
 
+from app.api.queries import refuse_unknown_query
 from app.api.tokens import Caller, may_operate, may_read
 from app.domain.runs import RunKind, RunSpec, RunState
 from app.operations import Operations
@@ -26,8 +27,22 @@ RunId = Annotated[int, Path(ge=1, le=MOST_RUN, description="Number of the run.")
 UnitNumber = Annotated[int, Path(ge=0, le=MOST_RUN, description="Number of the unit in its run.")]
 Limit = Annotated[int, Query(ge=1, le=1000, description="Most rows.")]
 
-Reader = Annotated[Caller, Security(may_read)]
-Operator = Annotated[Caller, Security(may_operate)]
+#: Rows that are left out before those that are answered: lists have a stable order.
+Offset = Annotated[int, Query(ge=0, le=MOST_RUN, description="Rows to leave out before these.")]
+
+
+async def _reader(request: Request, caller: Annotated[Caller, Security(may_read)]) -> Caller:
+    refuse_unknown_query(request)
+    return caller
+
+
+async def _operator(request: Request, caller: Annotated[Caller, Security(may_operate)]) -> Caller:
+    refuse_unknown_query(request)
+    return caller
+
+
+Reader = Annotated[Caller, Security(_reader)]
+Operator = Annotated[Caller, Security(_operator)]
 
 
 def _draft(document: Any, validate: ValidatorFunctionWrapHandler) -> Draft:

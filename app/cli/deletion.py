@@ -11,6 +11,7 @@ from app.cli.filters import MOST_RUN
 from app.cli.operating import operating
 from app.cli.output import Json, print_json, say
 from app.operations_deletion import Deletable, delete, find_deletable
+from app.wording import counted
 
 
 def delete_runs(
@@ -29,7 +30,7 @@ def delete_runs(
             typer.confirm(_ask_to_delete(wanted), abort=True, err=True)
         for each in wanted.runs:
             delete(operations, each.id)
-            say(f"Run {each.id} is deleted: {each.units:,} units")
+            say(f"Run {each.id} is deleted: {counted(each.units, 'unit')}")
     if as_json:
         deleted = [{"run": each.id, "units": each.units} for each in wanted.runs]
         print_json({"deleted": deleted, "unknown": list(wanted.unknown)})
@@ -43,6 +44,7 @@ def is_terminal() -> bool:
 def _ask_to_delete(wanted: Deletable) -> str:
     names = ", ".join(str(each.id) for each in wanted.runs)
     return (
-        f"Delete run{'s' if len(wanted.runs) > 1 else ''} {names} for good? The {wanted.units:,} units no longer count "
+        f"Delete run{'s' if len(wanted.runs) > 1 else ''} {names} for good? "
+        f"{counted(wanted.units, 'unit no longer counts', 'units no longer count')} "
         "as trials in the deflated Sharpe ratios of later runs"
     )

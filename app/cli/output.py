@@ -25,6 +25,7 @@ err = Console(stderr=True)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Limit = Annotated[int, typer.Option(min=1, max=100_000, help="Most rows.")]
+Offset = Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Rows to leave out before these.")]
 
 #: How a value is shown, by column.
 Format = Callable[[Any], str | Text]
@@ -49,7 +50,9 @@ def print_text(document: str) -> None:
     sys.stdout.write(f"{document}\n")
 
 
-def print_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, as_json: bool, empty: str) -> None:
+def print_rows(
+    rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, as_json: bool, empty: str, caption: str | None = None
+) -> None:
     """Print rows: all of their fields as JSON, or the named columns as a table.
 
     Args:
@@ -57,6 +60,7 @@ def print_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, as_
         columns: of the table.
         as_json: which of the two.
         empty: said to a person when there is nothing.
+        caption: said below the table, such as the order of its rows.
     """
     if as_json:
         print_json(list(rows))
@@ -64,6 +68,8 @@ def print_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, as_
         err.print(empty)
     else:
         out.print(build_table(rows, columns))
+        if caption is not None:
+            out.print(caption, style="dim", highlight=False)
 
 
 def build_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> Table:

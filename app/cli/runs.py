@@ -16,7 +16,7 @@ from app.cli.comparing import compare
 from app.cli.deletion import delete_runs
 from app.cli.filters import RunId
 from app.cli.operating import operating
-from app.cli.output import Json, Limit, out, print_json, print_rows, say
+from app.cli.output import Json, Limit, Offset, out, print_json, print_rows, say
 from app.cli.run_report import report, shorten
 from app.cli.selection import print_evaluations, print_selection, print_validation
 from app.cli.session import stop_on_signals
@@ -41,9 +41,8 @@ from app.operations_runs import (
     start,
     with_a_node,
 )
-from app.operations_runs_shown import describe_plan, describe_run, list_units
+from app.operations_runs_shown import describe_plan, describe_run, list_trades, list_units
 from app.runs.specification import read_draft
-from app.storage.listings_runs import list_trades
 from app.storage.runs import Progress as RunProgress
 from app.storage.runs import Run, dump_spec
 from app.wording import counted
@@ -121,10 +120,10 @@ def start_run(
 
 
 @cli.command("list")
-def list_runs(limit: Limit = 20, as_json: Json = False) -> None:
+def list_runs(limit: Limit = 20, offset: Offset = 0, as_json: Json = False) -> None:
     """List runs, the newest first."""
     with operating() as operations:
-        rows = [describe_run(*each) for each in load_newest(operations, limit)]
+        rows = [describe_run(*each) for each in load_newest(operations, limit, offset)]
     rows = rows if as_json else [{**row, "strategies": _few(row["strategies"])} for row in rows]
     columns = ("id", "state", "kind", "strategies", "symbols", "timeframe", "units", "ended", "failed", "created_at")
     print_rows(rows, columns, as_json=as_json, empty="No runs: start one with 'candlefleet runs start SPEC.toml'.")
@@ -135,13 +134,14 @@ def show(
     run: RunId,
     state: Annotated[UnitState | None, typer.Option(help="Only units of this state.")] = None,
     limit: Limit = 20,
+    offset: Offset = 0,
     as_json: Json = False,
 ) -> None:
-    """Show a run and its units, the best return first."""
+    """Show a run and its units, the best return or edge first; 'runs report' goes by Sharpe ratio."""
     with operating() as operations:
         found, progress = load(operations, run)
         with operations.reading() as connection:
-            units = list_units(connection, found, state, limit)
+            units = list_units(connection, found, state, limit, offset)
     if as_json:
         print_json({**describe_run(found, progress), "spec": dump_spec(found.spec), "units_listed": units})
         return
@@ -156,7 +156,8 @@ def show(
     rows = [{**unit, **shorten(unit["metrics"])} for unit in units]
     columns = ("number", "strategy", "params", "symbol", "candles", "state", *shorten(None))
     failed = ("error",) if any(unit["error"] for unit in units) else ()
-    print_rows(rows, (*columns, *failed), as_json=False, empty="No such units.")
+    caption = "The best return first; 'runs report' goes by Sharpe ratio"
+    print_rows(rows, (*columns, *failed), as_json=False, empty="No such units.", caption=caption)
 
 
 @cli.command("trades")
@@ -164,15 +165,14 @@ def show_trades(
     run: RunId,
     unit: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Number of the unit, as 'runs show' lists it.")],
     limit: Limit = 50,
+    offset: Offset = 0,
     as_json: Json = False,
 ) -> None:
     """List the closed trades of a backtest's unit, the oldest first."""
-    with operating() as operations:
-        _, progress = load(operations, run)
-        with operations.reading() as connection:
-            rows = list_trades(connection, run, unit, limit)
+    with operating() as operations, operations.reading() as connection:
+        rows = list_trades(connection, run, unit, limit, offset)
     columns = ("number", "opened_at", "closed_at", "side", "quantity", "entry_price", "exit_price", "fees", "profit")
-    print_rows(rows, (*columns, "reason"), as_json=as_json, empty="Deleted." if progress.is_trimmed else "No trades.")
+    print_rows(rows, (*columns, "reason"), as_json=as_json, empty="No trades.")
 
 
 @cli.command("selection")
@@ -227,6 +227,8 @@ def retry(
         count = retry_failed(operations, run)
     if as_json:
         print_json({"run": run, "units": count})
+    elif not count:
+        say(f"No unit of run {run} failed.")
     else:
         say(f"{counted(count, 'unit')} of run {run} {'is' if count == 1 else 'are'} executed again.")
 
@@ -303,7 +305,7 @@ def _few(names: list[str]) -> str:
 
 
 def _read_grid(given: Any) -> dict[str, list[Any]]:
-    """Read ``fast=5,8`` and ``ema_cross.fast=5,8``."""
+    """Read ``fast=5,8`` and ``ema-cross.fast=5,8``; values of the same param join."""
     grid: dict[str, Any] = {}
     for each in given:
         name, sign, values = each.partition("=")
@@ -311,11 +313,18 @@ def _read_grid(given: Any) -> dict[str, list[Any]]:
             raise ConfigurationError(f"--grid: expected PARAM=VALUE,VALUE, found {each!r}")
         strategy, dot, param = name.rpartition(".")
         place = grid.setdefault(strategy, {}) if dot else grid
-        try:
-            place[param] = json.loads(f"[{values}]")
-        except ValueError:
-            place[param] = values.split(",")
+        if not isinstance(place, dict) or isinstance(place.get(param), dict):
+            raise ConfigurationError(f"--grid {each}: expected a param, found that one of another --grid is a strategy")
+        place[param] = place.get(param, []) + _read_values(values)
     return grid
+
+
+def _read_values(text: str) -> list[Any]:
+    try:
+        read: list[Any] = json.loads(f"[{text}]")
+    except ValueError:
+        return text.split(",")
+    return read
 
 
 def _steer(act: Callable[[Operations, int], RunState], run: int, *, as_json: bool) -> None:

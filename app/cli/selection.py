@@ -18,7 +18,7 @@ def print_evaluations(units: Rows) -> None:
     """Print what strategies said of markets."""
     columns = ("number", "strategy", "symbol", "state", "open_time", "action", "strength", "edge_percent", "price")
     failed = ("error",) if any(unit["error"] for unit in units) else ()
-    print_rows(units, (*columns, *failed), as_json=False, empty="No such units.")
+    print_rows(units, (*columns, *failed), as_json=False, empty="No such units.", caption="The best edge first")
 
 
 def print_selection(report: SelectionReport) -> None:

@@ -22,7 +22,7 @@ def stress(
     ] = None,
     strategies: Annotated[
         list[str] | None,
-        typer.Option(help="Name of a built-in strategy, or 'all'; repeatable.", show_default=USUAL_STRATEGY),
+        typer.Option(metavar="NAME", help="Built-in strategy, or 'all'; repeatable.", show_default=USUAL_STRATEGY),
     ] = None,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Worker nodes.")] = 1,
     slots: Annotated[int, typer.Option(min=1, max=64, help="Slots of each node.")] = 2,

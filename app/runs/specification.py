@@ -80,11 +80,13 @@ def build_draft(document: object, source: str = "specification") -> Draft:
         spec: RunSpec | None = RunSpec.model_validate(document)
     except ValidationError as error:
         spec, errors = None, [item for item in error.errors(include_url=False) if not _is_in(item["loc"], unstorable)]
-    wrong = {str(place[0]) for place in (*unstorable, *(item["loc"] for item in errors)) if place}
+    places = [*unstorable, *(_place(item, document) for item in errors)]
+    wrong = {str(place[0]) for place in places if len(place) == 1}
     rest = spec
-    if (wrong or errors) and isinstance(document, Mapping):
-        rest = _salvage({**_SOME, **{key: value for key, value in document.items() if key not in wrong}})
-        spec = None if wrong.intersection(_SOME) else rest
+    if places and isinstance(document, Mapping):
+        right = _without(document, places)
+        rest = _salvage({**_SOME, **right})
+        spec = rest if right.keys() >= _SOME.keys() else None
     between = () if rest is None else rest.contradictions
     told = [each.text for each in between if not wrong.intersection(each.keys)]
     return Draft(spec, (*problems, *explained(errors, document), *told), source)
@@ -113,6 +115,21 @@ def explained(errors: Iterable[Any], document: object = None) -> list[str]:
     # what holds a wrong thing is not wrong itself: without it, a list counts as too short
     holders = {place[:size] for place, _ in found for size in range(1, len(place))}
     return list(dict.fromkeys(_explained(place, item) for place, item in found if place not in holders))
+
+
+def _without(document: Mapping[str, Any], places: Iterable[Place]) -> dict[str, Any]:
+    """Return a document without what is wrong: a key, or an item of a list or a table under one; not the others."""
+    wrong = {place[:2] for place in places}
+    right = {key: value for key, value in document.items() if (key,) not in wrong}
+    for key in {place[0] for place in wrong if len(place) == 2} & right.keys():
+        value = right.pop(key)
+        if isinstance(value, Mapping):
+            kept: Any = {name: inner for name, inner in value.items() if (key, name) not in wrong}
+        else:
+            kept = [inner for number, inner in enumerate(value) if (key, number) not in wrong]
+        if kept:
+            right[key] = kept
+    return right
 
 
 def _salvage(rest: Mapping[str, Any]) -> RunSpec | None:
@@ -212,4 +229,5 @@ def _join(place: Place) -> str:
 
 
 def _keys(place: Place) -> list[str]:
-    return [field.alias or name for name, field in _TABLES[place].model_fields.items()]
+    refused = {"enabled"} if _TABLES[place] is TradingOverrides else set()
+    return [field.alias or name for name, field in _TABLES[place].model_fields.items() if name not in refused]

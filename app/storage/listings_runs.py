@@ -34,7 +34,7 @@ _EVALUATIONS = text(f"""
     FROM unit u JOIN variants v ON v.run_id = :run AND v.number = u.variant
     LEFT JOIN evaluation_errors f ON f.run_id = :run AND f.unit = u.number
     WHERE CAST(:state AS text) IS NULL OR u.status = CASE :state WHEN 'succeeded' THEN 0 WHEN 'failed' THEN 1 END
-    ORDER BY abs(u.action) DESC, nullif(u.edge, 'NaN') DESC NULLS LAST, u.number LIMIT :limit
+    ORDER BY abs(u.action) DESC, nullif(u.edge, 'NaN') DESC NULLS LAST, u.number LIMIT :limit OFFSET :offset
 """)  # noqa: S608 - a text of our own
 _SELECTED = text(f"""
     WITH {_UNITS}
@@ -57,14 +57,16 @@ _REJECTED = text(f"""
 """)  # noqa: S608 - the same
 _TRADES = text("""
     SELECT number, opened_at, closed_at, side, quantity, entry_price, exit_price, fees, profit, reason
-    FROM unit_trades WHERE run_id = :run AND unit = :unit ORDER BY number LIMIT :limit
+    FROM unit_trades WHERE run_id = :run AND unit = :unit ORDER BY number LIMIT :limit OFFSET :offset
 """)
 _UNIT = text("SELECT EXISTS (SELECT FROM units WHERE run_id = :run AND number = :unit)")
 _WORKERS = text("SELECT DISTINCT worker FROM slices WHERE run_id = :run AND worker IS NOT NULL")
 _SPAN = text("SELECT min(started_at) AS first, max(finished_at) AS last FROM slices WHERE run_id = :run")
 
 
-def list_evaluations(connection: Connection, run_id: int, state: str | None, limit: int) -> list[dict[str, Any]]:
+def list_evaluations(
+    connection: Connection, run_id: int, state: str | None, limit: int, offset: int = 0
+) -> list[dict[str, Any]]:
     """List what strategies said of markets, the best edge first.
 
     Args:
@@ -72,11 +74,12 @@ def list_evaluations(connection: Connection, run_id: int, state: str | None, lim
         run_id: of the run.
         state: only units that are `succeeded` or `failed`; None for all.
         limit: most of them.
+        offset: how many to leave out before these.
     """
-    return _rows(connection, _EVALUATIONS, {"run": run_id, "state": state, "limit": limit})
+    return _rows(connection, _EVALUATIONS, {"run": run_id, "state": state, "limit": limit, "offset": offset})
 
 
-def list_trades(connection: Connection, run_id: int, unit: int, limit: int) -> list[dict[str, Any]]:
+def list_trades(connection: Connection, run_id: int, unit: int, limit: int, offset: int = 0) -> list[dict[str, Any]]:
     """List the closed trades of a backtest's unit, the oldest first; prices and fees in quote currency.
 
     Args:
@@ -84,11 +87,12 @@ def list_trades(connection: Connection, run_id: int, unit: int, limit: int) -> l
         run_id: of the run.
         unit: its number.
         limit: most of them.
+        offset: how many to leave out before these.
 
     Raises:
         UnknownRunError: the run has no such unit.
     """
-    values = {"run": run_id, "unit": unit, "limit": limit}
+    values = {"run": run_id, "unit": unit, "limit": limit, "offset": offset}
     if not connection.execute(_UNIT, values).scalar_one():
         raise UnknownRunError(
             f"run {run_id} has no unit {unit} with trades: 'candlefleet runs show {run_id}' lists its units"

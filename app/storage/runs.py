@@ -78,7 +78,7 @@ _UNITS = text("""
     FROM units u JOIN variants v ON v.run_id = u.run_id AND v.number = u.variant
     WHERE u.run_id = :run AND (CAST(:state AS text) IS NULL OR u.state = :state)
     ORDER BY CAST(u.metrics->>'total_return_percent' AS double precision) DESC NULLS LAST, u.number
-    LIMIT :limit
+    LIMIT :limit OFFSET :offset
 """)
 #: Of late only: strategies, candles and machines change. Candle by candle costs some hundred times what blocks do.
 _COSTS = text("""
@@ -231,9 +231,10 @@ def find_run(connection: Connection, key: str) -> Run | None:
     return None if row is None else _read(row)
 
 
-def list_runs(connection: Connection, limit: int) -> list[Run]:
-    """Load the newest runs."""
-    return [_read(row) for row in connection.execute(select(runs).order_by(runs.c.id.desc()).limit(limit))]
+def list_runs(connection: Connection, limit: int, offset: int = 0) -> list[Run]:
+    """Load the newest runs, after so many that are newer still."""
+    newest = select(runs).order_by(runs.c.id.desc()).limit(limit).offset(offset)
+    return [_read(row) for row in connection.execute(newest)]
 
 
 def load_progress(connection: Connection, run_id: int) -> Progress:
@@ -281,9 +282,11 @@ def _load_evaluation_progress(connection: Connection, run_id: int, state: RunSta
     )
 
 
-def list_units(connection: Connection, run_id: int, state: UnitState | None, limit: int) -> list[dict[str, Any]]:
+def list_units(
+    connection: Connection, run_id: int, state: UnitState | None, limit: int, offset: int = 0
+) -> list[dict[str, Any]]:
     """List units of a run with their figures, the best return first."""
-    values = {"run": run_id, "state": None if state is None else state.value, "limit": limit}
+    values = {"run": run_id, "state": None if state is None else state.value, "limit": limit, "offset": offset}
     return [dict(row) for row in connection.execute(_UNITS, values).mappings()]
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from psycopg import Connection as DriverConnection
 
 from app.domain.candles import Candle, Timeframe
-from app.errors import ConfigurationError
+from app.errors import ConfigurationError, FeedError
 from app.feeds.generated import GeneratedFeed
 from app.feeds.replay import ReplayFeed
 from app.storage.copying import build_rows, copy_rows, floats, moments, word
@@ -67,14 +67,21 @@ def load_series(data: Path | None, markets: int, candles: int) -> tuple[list[Bar
         Series of one timeframe, and where they came from.
 
     Raises:
-        FeedError: the files cannot be read.
+        ConfigurationError: there are no files, or none with a candle that can be read.
     """
     if data is None:
         return _generate(markets, candles), f"generated:seed={SEED}"
     feed = ReplayFeed([data])
     series: dict[tuple[str, Timeframe], deque[Candle]] = {}
-    for candle in (candle for batch in feed.batches() for candle in batch):
-        series.setdefault((candle.symbol, candle.timeframe), deque(maxlen=MOST_CANDLES)).append(candle)
+    try:
+        for candle in (candle for batch in feed.batches() for candle in batch):
+            series.setdefault((candle.symbol, candle.timeframe), deque(maxlen=MOST_CANDLES)).append(candle)
+    except FeedError as error:
+        raise ConfigurationError(f"--data: {error}") from error
+    if not series:
+        raise ConfigurationError(
+            f"--data {data}: expected files with candles, found none that can be read (docs/feeds.md)"
+        )
     timeframes = [timeframe for _, timeframe in series]
     usual = max(dict.fromkeys(timeframes), key=timeframes.count)
     wanted = (each for (_, timeframe), each in series.items() if timeframe is usual)

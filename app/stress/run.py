@@ -25,11 +25,13 @@ from app.storage.listings_runs import load_span, load_workers
 from app.storage.migrate import upgrade
 from app.storage.nodes import count_slots
 from app.storage.runs import Run
+from app.strategies.bars import Bars
 from app.strategies.registry import Registry
 from app.stress.markets import SPARE, Markets, load_series, write_markets
 from app.stress.plan import Plan, StressError, candles_needed, choose_strategies
 from app.stress.report import Measured, Report
 from app.stress.watching import MemoryWatch
+from app.wording import counted
 
 #: Seconds that nodes may take to start, and that a run may take.
 PATIENCE_S = 300.0
@@ -52,15 +54,15 @@ def run_stress(settings: Settings, plan: Plan, stop: Event, say: Say) -> Report:
 
     Raises:
         StressError: it was stopped, a process ended, or the run did not end.
-        ConfigurationError: an unknown strategy, or files without enough candles.
-        FeedError: the files cannot be read.
+        ConfigurationError: an unknown strategy, or no files with enough candles.
     """
+    loaded = load_series(plan.data, plan.size.markets, settings.worker.window + SPARE)
     with throwaway(settings) as deployment:
         upgrade_all(deployment.settings)
         operations = Operations(deployment.settings)
         try:
             operations.add_unverified(BUILTIN_DEFINITIONS)
-            return _Stress(deployment, operations, plan, stop, say).run()
+            return _Stress(deployment, operations, plan, stop, say).run(*loaded)
         finally:
             operations.close()
 
@@ -81,18 +83,17 @@ class _Stress:
         known = [each.definition for each in operations.read_definitions(BUILTIN_DEFINITIONS)]
         self._strategies = choose_strategies(known, plan.strategies)
 
-    def run(self) -> Report:
-        markets = self._write()
+    def run(self, series: Sequence[Bars], source: str) -> Report:
+        markets = self._write(series, source)
         with self._nodes() as pids:
-            self._say(f"{len(pids)} slots serve runs")
+            self._say(f"{counted(len(pids), 'slot')} to serve runs")
             self._warm_up(markets, len(pids))
             measured = [self._measure(self._spec(markets, ("*",)), pids) for _ in range(self._plan.rounds)]
         return Report(self._plan, markets, tuple(each.name for each in self._strategies), measured)
 
-    def _write(self) -> Markets:
+    def _write(self, series: Sequence[Bars], source: str) -> Markets:
         began, settings, plan = time.monotonic(), self._deployment.settings, self._plan
         window, registry = settings.worker.window, Registry(settings.strategies.modules)
-        series, source = load_series(plan.data, plan.size.markets, window + SPARE)
         needed = candles_needed(self._strategies, registry, window, series[0].timeframe) + SPARE
         with self._operations.engine.connect() as connection:
             driver = driver_of(connection)

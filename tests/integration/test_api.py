@@ -213,6 +213,42 @@ def test_what_is_not_there_or_makes_no_sense(api: Api, path: str, status: int) -
     assert answer.headers["content-type"] == "application/problem+json"
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/api/runs", "/api/runs/1", "/api/runs/1/units", "/api/runs/1/units/0/trades", "/api/runs/1/selection"),
+        *("/api/runs/1/report", "/api/runs/1/events", "/api/batch/config", "/api/status", "/api/health"),
+        *("/api/strategies", "/api/outcomes", "/api/decisions"),
+    ],
+)
+def test_a_query_parameter_that_means_nothing_is_refused(api: Api, path: str) -> None:
+    answer = api.get(f"{path}?foo=1&bar=2")
+    assert (answer.status, answer.fields) == (422, ["foo", "bar"])
+
+
+def test_unknown_query_parameters_are_told_to_who_may_ask_only(api: Api) -> None:
+    assert (
+        api.get("/api/runs?ofset=3")
+        .body["errors"][0]["problem"]
+        .startswith("unknown query parameter: did you mean 'offset'?")
+    )
+    assert api.get("/api/runs?foo=1", None).status == 401
+    assert api.post("/api/runs?foo=1", SPEC, READ).status == 403
+    posts = [api.post(f"/api/runs{path}?foo=1", SPEC) for path in ("", "/1/pause", "/1/retry")]
+    assert {answer.status for answer in posts} == {422}
+
+
+def test_lists_are_paged(api: Api) -> None:
+    run = api.start(grid={"fast": [5, 6, 7]}, symbols=["AAA"])
+    api.start(symbols=["AAA"])
+    for path in ("/api/runs", f"/api/runs/{run}/units"):
+        whole = api.get(f"{path}?limit=1000").body
+        pages = [api.get(f"{path}?limit=1&offset={offset}").body for offset in range(len(whole) + 1)]
+        assert [row for page in pages for row in page] == whole
+        assert pages[-1] == []
+        assert api.get(f"{path}?offset=-1").status == 422
+
+
 def test_steering_a_run_that_is_not_there(api: Api) -> None:
     assert {api.post(f"/api/runs/999/{verb}").status for verb in ("pause", "resume", "cancel", "retry")} == {404}
 

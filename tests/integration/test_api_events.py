@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from app import embedded
 from app.settings import Settings
@@ -72,7 +72,9 @@ def test_a_run_is_reported_on_and_its_selection_is_told(api: Api, node: WorkerPr
     unit = document["units"][0]
     trades = api.get(f"/api/runs/{backtest}/units/{unit['id']}/trades?limit=1000").body
     assert len(trades) == unit["metrics"]["trades"]
+    assert api.get(f"/api/runs/{backtest}/units/{unit['id']}/trades?limit=2&offset=1").body == trades[1:3]
     assert api.get(f"/api/runs/{backtest}/units/99/trades").status == 404
+    assert "which has no trades" in api.get(f"/api/runs/{evaluated}/units/0/trades").body["detail"]
     told = api.get(f"/api/runs/{evaluated}/selection").body
     (unit,) = api.get(f"/api/runs/{evaluated}/units").body
     assert [row["symbol"] for row in (*told["selected"], *told["rejected"])] == [unit["symbol"]] == ["AAA"]
@@ -99,6 +101,19 @@ def test_what_ended_is_told_at_once_and_may_begin_again(api: Api) -> None:
     with api.watch(run) as stream:
         events = list(stream.events())
     assert [(event.name, event.data["state"]) for event in events] == [("end", "cancelled")]
+
+
+def test_an_end_that_was_told_is_final_though_slots_leave_later(api: Api, engine: Engine) -> None:
+    run = api.start()
+    with engine.connect() as slot:
+        slot.execute(text("SELECT pg_advisory_lock(:run, 0)"), {"run": run})
+        api.post(f"/api/runs/{run}/cancel")
+        with api.watch(run) as stream:
+            (end,) = stream.events()
+        assert (end.name, end.data["slots"]) == ("end", 1)
+        slot.execute(text("SELECT pg_advisory_unlock(:run, 0)"), {"run": run})
+    assert end.id is not None and api.get(f"/api/runs/{run}").body["slots"] == 0
+    assert api.get(f"/api/runs/{run}/events", Last_Event_ID=end.id).status == 204
 
 
 def test_many_watch_with_two_connections_and_few_threads(api: Api, engine: Engine) -> None:

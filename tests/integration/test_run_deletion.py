@@ -22,6 +22,7 @@ from app.operations_deletion import delete
 from app.operations_evaluations import load_selection
 from app.operations_report import build_report
 from app.operations_runs import cancel, load, pause, resume, retry_failed, start
+from app.operations_runs_shown import list_trades
 from app.runs.report.document import Document
 from app.runs.report.html import to_html
 from app.runs.specification import parse_spec
@@ -169,7 +170,11 @@ def test_details_go_with_age_and_every_figure_stays(operations: Operations, slot
     run_id = run(operations, slot, BACKTEST)
     before, kept = build_report(operations, run_id), rows(operations, run_id)
     assert trim(operations, datetime.now(UTC)) == {}
+    with operations.reading() as connection:
+        assert list_trades(connection, run_id, 0, 5) != []
     assert trim(operations) == {"rows": 18}, "six units with trades, signals and a curve"
+    with operations.reading() as connection, pytest.raises(WrongStateError, match="its trades were deleted"):
+        list_trades(connection, run_id, 0, 5)
     assert trim(operations) == {}
     assert rows(operations, run_id) == {table: number for table, number in kept.items() if table not in DETAILS}
     after = build_report(operations, run_id)

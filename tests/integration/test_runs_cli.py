@@ -64,6 +64,12 @@ def test_a_run_from_its_specification_to_its_figures(run: Run, tmp_path: Path) -
     assert [trade["number"] for trade in trades] == list(range(best["metrics"]["trades"])) != []
     assert sum(trade["fees"] for trade in trades) == pytest.approx(best["metrics"]["fees"])
     assert "has no unit 7" in str(run("runs", "trades", done["id"], "--unit", 7).exception)
+    page = ("trades", done["id"], "--unit", best["number"], "--limit", 2, "--offset", 1)
+    assert document(run, *page) == trades[1:3]
+    second = document(run, "show", done["id"], "--offset", 1)["units_listed"]
+    assert [unit["number"] for unit in second] == [shown["units_listed"][1]["number"]]
+    assert "The best return first" in run("runs", "show", done["id"]).output
+    assert "2 of 2 units, the best Sharpe ratio first" in run("runs", "report", done["id"]).output
     assert document(run, "compare", done["id"], done["id"])["differing"] == 0
     assert document(run, "compare", done["id"], "--live", code=1)["decisions"] == 0
     assert "Nothing was compared" in run("runs", "compare", done["id"], "--live").output
@@ -177,6 +183,9 @@ def test_a_range_with_an_offset_is_converted(run: Run) -> None:
         (("show", "12"), "no run 12"),
         (("cancel", "12"), "no run 12"),
         (("retry", "12"), "expected --failed"),
+        (("report", "12", "--html", "/nonexistent/x.html"), "--html /nonexistent/x.html: expected a file that can be"),
+        (("report", "12", "--csv", "/"), "--csv /: expected a file that can be written, found a folder"),
+        (("report", "12", "--csv", "x" * 300), "no run 12"),
         (("compare", "1"), "expected a second run or --live, found neither"),
     ],
 )

@@ -88,3 +88,18 @@ def test_a_short_series_begins_anew() -> None:
     bars = Bars("AAA", Timeframe.H1, np.arange(20) * 3_600_000, closes, closes, closes, closes, closes)
     cut = [market.close[-1] for _, market in markets._cut([bars], 4, 10)]
     assert cut == [20.0 - turn * STEP % 11 for turn in range(4)]
+
+
+@pytest.mark.parametrize("content", [None, "", "no candles here", f"{HEADER}\n1704067200,x,y,z,0,0\n"])
+def test_files_without_candles_are_wrong_usage_before_anything_is_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str | None
+) -> None:
+    monkeypatch.setattr("app.cli.session.configure_logging", lambda _: None)
+    if content is not None:
+        (tmp_path / "AAA-USD-1h.csv").write_text(content)
+    with monkeypatch.context() as patched:
+        patched.setattr(run, "throwaway", None)
+        for data in (tmp_path, tmp_path / "absent"):
+            result = CliRunner().invoke(cli, ["stress", "small", "--data", str(data)])
+            assert isinstance(result.exception, ConfigurationError), result.exception
+            assert str(result.exception).startswith("--data")

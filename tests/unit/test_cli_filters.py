@@ -10,6 +10,8 @@ from typer.testing import CliRunner
 
 from app.cli.filters import parse_moment
 from app.cli.main import cli
+from app.cli.runs import _read_grid
+from app.errors import ConfigurationError
 
 
 @pytest.mark.parametrize(
@@ -48,3 +50,14 @@ def test_a_number_that_nothing_can_have_is_wrong_usage(arguments: tuple[str, ...
     result = CliRunner().invoke(cli, arguments)
     assert result.exit_code == 2, result.output
     assert "less than or equal to" in result.output
+
+
+def test_values_of_one_param_join() -> None:
+    given = ("fast=5,8", "cross.slow=20", "fast=12", "cross.slow=30", "mode=quick,slow")
+    assert _read_grid(given) == {"fast": [5, 8, 12], "cross": {"slow": [20, 30]}, "mode": ["quick", "slow"]}
+
+
+@pytest.mark.parametrize("given", [("a=1", "a.b=2"), ("a.b=2", "a=1"), ("a",)])
+def test_a_grid_that_makes_no_sense_is_refused(given: tuple[str, ...]) -> None:
+    with pytest.raises(ConfigurationError, match="--grid"):
+        _read_grid(given)

@@ -5,12 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine
 from contextlib import aclosing
-from typing import Any
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
-from app.api.following import Follower, Seen
+from app.api import following
+from app.api.following import Follower, Seen, look
+from app.domain.runs import RunState
 from app.errors import StorageUnavailableError
+from app.operations import Operations
+from app.storage.runs import Progress
 
 #: Seconds after which a test has failed.
 PATIENCE_S = 30.0
@@ -34,6 +40,23 @@ class Looks:
         if self._error is not None and count < self._last:
             raise self._error
         return seen(min(count, self._last), is_end=count >= self._last)
+
+
+def test_the_end_of_a_run_has_one_id_whatever_still_moves_and_another_when_it_went_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def see(state: RunState, slots: int, hour: int, *, is_trimmed: bool = False) -> Seen:
+        units = {"pending": 0, "succeeded": 1, "failed": 0, "cancelled": 1}
+        progress = Progress(state, units, 10, 0.0, 0.0, 0, slots, is_trimmed=is_trimmed, candles_pending=0)
+        found = SimpleNamespace(units=2, candles=20, finished_at=datetime(2024, 1, 1, hour, tzinfo=UTC))
+        monkeypatch.setattr(following, "load", lambda *_: (found, progress))
+        return look(cast("Operations", None), 1)
+
+    end = see(RunState.CANCELLED, 2, 1)
+    assert end.is_end and '"slots": 2' in end.progress
+    assert see(RunState.CANCELLED, 0, 1).id == see(RunState.CANCELLED, 0, 1, is_trimmed=True).id == end.id
+    assert see(RunState.CANCELLED, 0, 2).id != end.id
+    assert see(RunState.RUNNING, 2, 1).id != see(RunState.RUNNING, 1, 1).id
 
 
 def run(test: Coroutine[Any, Any, None]) -> None:

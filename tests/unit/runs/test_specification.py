@@ -61,6 +61,10 @@ def test_a_wrong_one_is_left_with_what_is_right() -> None:
     draft = build_draft({**SPEC, "to": "soon", "symbols": ["BTC-*"], "grid": {"fast": 5}})
     assert draft.spec is not None
     assert (draft.spec.symbols, draft.spec.grid, fields(draft)) == (("BTC-*",), {}, ["to", "grid.fast", "grid.fast"])
+    listed = build_draft({**SPEC, "strategies": ["cross", 5], "symbols": ["%", "X"], "grid": {"a": 5, "b": [1]}}).spec
+    assert listed is not None
+    assert (listed.strategies, listed.symbols, listed.grid) == (("cross",), ("X",), {"b": [1]})
+    assert build_draft({**SPEC, "strategies": [5]}).spec is None
 
 
 def test_nesting_has_no_end_that_hurts() -> None:
