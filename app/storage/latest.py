@@ -80,4 +80,4 @@ def load_opened(
 ) -> dict[str, datetime | None]:
     """Return when the latest candle of each series opened that opened before a moment; None where there is none."""
     values = {"symbols": list(symbols), "timeframe": timeframe.value, "until": until}
-    return {row.symbol: row.opened for row in connection.execute(_OPENED, values)}
+    return {row.symbol: row.opened for row in connection.execute(_OPENED, values).all()}

@@ -62,7 +62,7 @@ def load_range(
 
 def list_symbols(connection: Connection, timeframe: Timeframe) -> list[str]:
     """Return the symbols that have a series of a timeframe, in order."""
-    return list(connection.execute(_SYMBOLS, {"timeframe": timeframe.value}).scalars())
+    return list(connection.execute(_SYMBOLS, {"timeframe": timeframe.value}).scalars().all())
 
 
 def count_candles(

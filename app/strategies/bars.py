@@ -50,9 +50,11 @@ class Bars:
 
     def __post_init__(self) -> None:
         shape = (len(self.open_time),)
-        object.__setattr__(self, "open_time", _shared(self.open_time, np.int64, "open_time", shape))
-        for name in _FLOATS:
-            object.__setattr__(self, name, _shared(getattr(self, name), np.float64, name, shape))
+        for name in ("open_time", *_FLOATS):
+            values = getattr(self, name)
+            shared = _shared(values, np.int64 if name == "open_time" else np.float64, name, shape)
+            if shared is not values:
+                object.__setattr__(self, name, shared)
 
     def __len__(self) -> int:
         return len(self.close)
@@ -87,7 +89,8 @@ def _shared(values: Any, dtype: type[np.generic], name: str, shape: tuple[int]) 
     array = values if _is_settled(values, dtype) else np.ascontiguousarray(values, dtype).view()
     if array.shape != shape:
         raise ValueError(f"expected {name} of shape {shape} like open_time, found {array.shape}")
-    array.setflags(write=False)
+    if array is not values:
+        array.setflags(write=False)
     return array
 
 
