@@ -137,7 +137,10 @@ def _place(item: dict[str, Any]) -> tuple[Any, ...]:
     return within or (() if item["type"] == "value_error" else ("body",))
 
 
-async def _tell_unstorable(_request: Request, error: Exception) -> ProblemResponse:
+async def _tell_unstorable(request: Request, error: Exception) -> ProblemResponse:
+    named = [name for name, value in request.query_params.items() if "\0" in value]
+    if named:
+        return _refuse([f"{name}: expected text without NUL" for name in named])
     reason = str(getattr(error, "orig", error)).splitlines()[0]
     return build_problem(HTTPStatus.UNPROCESSABLE_ENTITY, f"a value that Postgres cannot store: {reason}")
 

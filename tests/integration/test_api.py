@@ -249,6 +249,17 @@ def test_lists_are_paged(api: Api) -> None:
         assert api.get(f"{path}?offset=-1").status == 422
 
 
+def test_a_filter_that_postgres_does_not_take_is_named(api: Api) -> None:
+    assert api.get("/api/outcomes?symbol=AAA&strategy=%00").fields == ["strategy"]
+
+
+def test_a_specification_is_described_though_a_wrong_one_gets_further(api: Api) -> None:
+    document = api.get("/api/openapi.json", None).body
+    body = document["paths"]["/api/runs"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert body["$ref"] == "#/components/schemas/RunSpec"
+    assert {"strategies", "from", "trading"} <= set(document["components"]["schemas"]["RunSpec"]["properties"])
+
+
 def test_steering_a_run_that_is_not_there(api: Api) -> None:
     assert {api.post(f"/api/runs/999/{verb}").status for verb in ("pause", "resume", "cancel", "retry")} == {404}
 
