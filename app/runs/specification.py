@@ -225,7 +225,8 @@ def _shown(value: object) -> str:
 
 
 def _join(place: Place) -> str:
-    return ".".join(name if name.isprintable() else ascii(name)[1:-1] for name in map(str, place))
+    # an empty key, or one of which nothing would be seen, is written as a literal
+    return ".".join(name if name.strip() and name.isprintable() else ascii(name) for name in map(str, place))
 
 
 def _keys(place: Place) -> list[str]:

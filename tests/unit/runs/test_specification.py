@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from app.domain.runs import RunSpec
 from app.errors import ConfigurationError
 from app.runs.specification import Draft, build_draft, read_draft
 
@@ -34,7 +37,7 @@ def fields(draft: Draft) -> list[str]:
         ({**SPEC, "symbols": []}, "symbols"),
         ({**SPEC, "key": "a\0b"}, "key"),
         ({**SPEC, "key": "\ud800", "grid": {"fast": ["\0"]}}, "grid.fast.0 key"),
-        ({**SPEC, "a\0": 1}, "a\\x00"),
+        ({**SPEC, "a\0": 1}, "'a\\x00'"),
         ({"timeframe": "1h"}, "from strategies to"),
         ({**SPEC, "from": "2025-01-01", "limits": {"retries": 11}}, "from, to|limits.retries"),
         ({**SPEC, "from": "soon"}, "from"),
@@ -65,6 +68,23 @@ def test_a_wrong_one_is_left_with_what_is_right() -> None:
     assert listed is not None
     assert (listed.strategies, listed.symbols, listed.grid) == (("cross",), ("X",), {"b": [1]})
     assert build_draft({**SPEC, "strategies": [5]}).spec is None
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from([10**400, "\ud800", "1h"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+KEYS = [field.alias or name for name, field in RunSpec.model_fields.items()]
+
+
+@given(st.dictionaries(st.sampled_from(KEYS) | st.text(max_size=8), JSON, max_size=6))
+def test_whatever_is_written_is_a_specification_or_has_problems_with_keys(changes: dict[str, Any]) -> None:
+    draft = build_draft({**SPEC, **changes})
+    assert (draft.spec is not None) or draft.problems
+    for problem in draft.problems:
+        assert problem.partition(": ")[0]
+        problem.encode()
 
 
 def test_nesting_has_no_end_that_hurts() -> None:
