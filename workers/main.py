@@ -6,7 +6,6 @@ itself after the fork.
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Collection
 from typing import Any
@@ -34,6 +33,7 @@ from workers.lifecycle import Slot, open_slot
 from workers.reconnect import patient, quieten
 from workers.requests import NoticeDeaths, Surroundings, build_request, hear_revocations
 from workers.runtime.memory import say_if_memory_is_free
+from workers.runtime.priority import give_way
 from workers.shared import Shared
 from workers.shutdown import Shutdown, install
 from workers.tasks import register
@@ -75,7 +75,7 @@ class Node:
         die_with_parent(signal.SIGKILL)
         self._keep_logging()
         if is_for_runs_only(self.app.amqp.queues.consume_from):
-            os.nice(self.settings.runs.nice)
+            give_way(self.settings.runs.nice)
         self._slot = open_slot(self.app, self.settings, self.shared)
 
     def close_slot(self, **_: Any) -> None:

@@ -26,8 +26,9 @@ from app.storage.copying import build_rows, copy_rows, floats, moments, word
 from app.storage.ranges import load_range
 from app.strategies.registry import Registry
 
-#: Symbols of a run: the second one shows that candles and indicators of the first are given up.
-SYMBOLS = ("RUN-0", "RUN-1")
+#: Symbols of a run: those after the first show that candles and indicators are given up, and forty units share what a
+#: run costs once.
+SYMBOLS = ("RUN-0", "RUN-1", "RUN-2", "RUN-3")
 #: Where the stored series begin, and how many candles of them warm up.
 BEGIN, WARM_UP = datetime(2020, 1, 1, tzinfo=UTC), 600
 #: Seconds between two looks at a run: a small part of what it takes.

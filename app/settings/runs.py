@@ -45,5 +45,6 @@ class RunSettings(Group):
     details_days: Annotated[float, Field(ge=0)] = 90.0
     """Days after its end for which a run keeps its details: signals, trades, curves, answers; 0 keeps them for good.
     Its figures stay in any case. As long as outcomes: then there is nothing left to compare signals with."""
-    nice: Annotated[int, Field(ge=0, le=19)] = 10
-    """How much lower the priority of the slots of a node is that serves only runs: live slots get the cores at once."""
+    nice: Annotated[int, Field(ge=0, le=20)] = 20
+    """How much lower the priority of the slots of a node is that serves only runs: live slots get the cores at once. Up
+    to 19 as of nice(1); 20 is only the time that nothing else wants (SCHED_IDLE, where the system has it)."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,17 +29,20 @@ from app.storage.run_closing import close_run
 from app.storage.slices import release_slices
 
 # What a stint commits waits for no disk: after a crash of Postgres its last half second of work is pending again, and
-# done again. What ends a run waits, and what came before it is then on the disk as well. Candles are read along their
-# index: what the planner takes for cheaper by default, a bitmap of their pages and a sort, takes half as long again.
+# done again. What ends a run waits, and what came before it is then on the disk as well.
 _LOCK = """
     SELECT CASE WHEN pg_try_advisory_lock(%(run)s, %(ticket)s)
-                THEN set_config('synchronous_commit', 'off', false) || set_config('enable_bitmapscan', 'off', false)
-           END IS NOT NULL
+                THEN set_config('synchronous_commit', 'off', false) END IS NOT NULL
 """
-_AS_BEFORE = "RESET synchronous_commit; RESET enable_bitmapscan"
+_WAIT_AGAIN = "RESET synchronous_commit"
 _UNLOCK = "SELECT pg_advisory_unlock(%(run)s, %(ticket)s)"
 
-_STATE = "SELECT state FROM runs WHERE id = %(run)s"
+# the newest dispatch is found along the primary key
+_STATE = """
+    SELECT state, coalesce((SELECT created_at > clock_timestamp() - %(live_within)s
+                            FROM dispatches ORDER BY id DESC LIMIT 1), false)
+    FROM runs WHERE id = %(run)s
+"""
 
 # a quarter of what is free at most: the last slots of a run end at about the same time. Whatever is still locked is
 # being claimed in this moment, by somebody else
@@ -161,7 +164,7 @@ def give_back_ticket(driver: DriverConnection[Any], stint: Stint) -> None:
     driver.execute(_RELEASE, stint.values)
     release_slices(driver, stint.values)
     driver.execute(_UNLOCK, stint.values)
-    driver.execute(_AS_BEFORE)
+    driver.execute(_WAIT_AGAIN)
     close_run(driver, stint.run)
 
 
@@ -176,10 +179,18 @@ def load_run(driver: DriverConnection[Any], run: int) -> StoredRun | None:
     return StoredRun(run, kind, state, *range_, row["window"], row["hard_limit_s"], method, limits, row["variants"])
 
 
-def load_state(driver: DriverConnection[Any], run: int) -> RunState | None:
-    """Return the state of a run; None when there is no such run."""
-    row = driver.execute(_STATE, {"run": run}, prepare=True).fetchone()
-    return None if row is None else RunState(row[0])
+class Sight(NamedTuple):
+    """What a slot looks at now and then while it works on a run."""
+
+    state: RunState
+    is_live: bool
+    """Whether a candle was dispatched a moment ago: live jobs need Postgres, too."""
+
+
+def load_sight(driver: DriverConnection[Any], run: int, live_within: timedelta) -> Sight | None:
+    """Return how a run stands, and what is going on beside it; None when there is no such run."""
+    row = driver.execute(_STATE, {"run": run, "live_within": live_within}, prepare=True).fetchone()
+    return None if row is None else Sight(RunState(row[0]), row[1])
 
 
 def load_variant(driver: DriverConnection[Any], run: int, number: int) -> Variant:

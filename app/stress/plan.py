@@ -28,8 +28,9 @@ class Size(StrEnum):
         return {Size.SMALL: 100, Size.MEDIUM: 500, Size.LARGE: 1000, Size.HUGE: 10_000}[self]
 
 
-#: What markets are asked about: a rate of markets says what a market costs, so there is one strategy unless told.
-USUAL_STRATEGY = "ema-cross-fast"
+#: What markets are asked about: one strategy unless told, because a rate of markets says what a market costs; one that
+#: looks at twenty candles, so that more than reading candles is measured.
+USUAL_STRATEGY = "bollinger-reversion"
 
 #: Names all built-in strategies.
 ALL = "all"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -227,3 +228,6 @@ def test_slots_that_serve_only_runs_are_nicer_than_others(
     process = node("nice")
     expected = min(19, psutil.Process(process.pid).nice() + settings.runs.nice)
     assert {psutil.Process(slot).nice() for slot in process.slots()} == {expected}
+    if sys.platform == "linux":
+        assert {os.sched_getscheduler(slot) for slot in process.slots()} == {os.SCHED_IDLE}
+        assert os.sched_getscheduler(process.pid) == os.SCHED_OTHER

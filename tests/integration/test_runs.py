@@ -34,7 +34,7 @@ from app.storage import runs, units
 from app.storage.candles import record_candles
 from app.storage.ranges import load_range
 from app.storage.runs import Run
-from app.storage.units import Stint, UnitEnd
+from app.storage.units import Stint, UnitEnd, load_sight
 from app.strategies.bars import Bars
 from app.strategies.builtin import BUILTINS
 from app.tickets import Ticket, Tickets, read_ticket
@@ -42,6 +42,7 @@ from tests.building import definition, register, walk
 from tests.integration.ledger import build_dispatcher, rows
 from tests.waiting import wait_until
 from workers.lifecycle import Slot
+from workers.stints import Lookout, StoppedError
 
 #: The soft limit of a unit and pytest-timeout's own would use the same timer.
 pytestmark = pytest.mark.timeout(120, method="thread")
@@ -200,6 +201,24 @@ def test_a_slot_leaves_most_of_what_is_free_to_others(operations: Operations, co
     stint, connection = Stint(run.id, 0, 1, "a"), connect()
     claimed = [len(units.claim_units(connection, stint, most)) for most in (100, 100, 2, 100, 100, 100, 100)]
     assert claimed == [4, 3, 2, 1, 1, 1, 1]
+
+
+def test_a_slot_rests_after_its_records_only_while_candles_come(
+    operations: Operations, connect: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, rested, driver = begin(operations, "AAA"), list[float](), connect()
+    monkeypatch.setattr("workers.stints.time.sleep", rested.append)
+    lookout = Lookout(lambda action: action(driver), run.id)
+    for _ in range(2):
+        lookout.look()
+        lookout.rest(0.01)
+        lookout = Lookout(lambda action: action(driver), run.id)
+        build_dispatcher(operations.engine).write(walk("LIVE", 1))
+    assert rested == [pytest.approx(0.05)]
+    assert load_sight(driver, run.id, timedelta()) == (RunState.RUNNING, False)
+    cancel(operations, run.id)
+    with pytest.raises(StoppedError):
+        lookout.look()
 
 
 def test_only_what_ends_a_run_waits_for_the_disk(operations: Operations, connect: Open) -> None:
