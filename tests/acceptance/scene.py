@@ -10,6 +10,7 @@ from threading import Event, Thread
 from types import TracebackType
 from typing import Any, Self
 
+import pytest
 from celery import Celery
 from sqlalchemy import func, select
 
@@ -28,6 +29,9 @@ from tests.building import build_publisher, by_close, register
 from tests.waiting import wait_until
 
 Row = dict[str, Any]
+
+#: Seconds within which a producer that is told to stop publishes what it holds: a full queue of the slowest jobs.
+PUBLISHED_WITHIN_S = 60.0
 
 
 class RepeatingPublisher(Publisher):
@@ -80,15 +84,20 @@ class Scene:
 
     @contextmanager
     def producing(self, feed: Feed, *, chunking: bool = True) -> Iterator[Thread]:
-        """Run a real producer in a thread; it is told to stop, and has ended, when this is left."""
+        """Run a real producer in a thread; it is told to stop, and has ended, when this is left.
+
+        All that it holds is published before: nobody else would send it, without maintenance.
+        """
         stop = Event()
         thread = Thread(target=lambda: self.run(feed, chunking=chunking, stop=stop), name="producer", daemon=True)
-        thread.start()
-        try:
-            yield thread
-        finally:
-            stop.set()
-            thread.join(30)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("app.producer.service.STOP_GRACE_S", PUBLISHED_WITHIN_S)
+            thread.start()
+            try:
+                yield thread
+            finally:
+                stop.set()
+                thread.join(PUBLISHED_WITHIN_S + 30)
         assert not thread.is_alive()
 
     def play(self, *series: Sequence[Candle], chunking: bool = True) -> ProducerReport:
