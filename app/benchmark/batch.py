@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import numpy as np
 from psycopg import Connection
@@ -48,7 +49,9 @@ def measure_runs(stage: Stage) -> None:
             with connect(node.settings.database_dsn, "bench runs") as connection:
                 store_series(connection, max(methods.values()) + WARM_UP)
                 for method, candles in methods.items():
-                    _measure(stage, operations, connection, _spec(method, candles))
+                    _measure(
+                        stage, operations, connection, build_spec(candles, method=method, limits={"timeout_ms": 60_000})
+                    )
         finally:
             operations.close()
 
@@ -69,7 +72,8 @@ def store_series(connection: Connection[tuple[object, ...]], count: int) -> None
         connection.execute(_SERIES, (symbol, Timeframe.M1.value, last))
 
 
-def _spec(method: Method, candles: int) -> RunSpec:
+def build_spec(candles: int, **more: Any) -> RunSpec:
+    """Build the specification of a run of all built-in strategies over so many candles of each symbol."""
     since = BEGIN + WARM_UP * Timeframe.M1.duration
     return parse_spec(
         {
@@ -78,8 +82,7 @@ def _spec(method: Method, candles: int) -> RunSpec:
             "timeframe": Timeframe.M1,
             "from": since,
             "to": since + timedelta(minutes=candles),
-            "method": method,
-            "limits": {"timeout_ms": 60_000},
+            **more,
         }
     )
 

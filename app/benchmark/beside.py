@@ -5,20 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
-from app.benchmark.batch import BEGIN, LOOK_EVERY_S, SYMBOLS, WARM_UP, store_series
+from app.benchmark.batch import LOOK_EVERY_S, WARM_UP, build_spec, store_series
 from app.benchmark.measuring import BenchmarkError
 from app.benchmark.results import FLEET, IDLE, P95_MS
 from app.benchmark.stage import Stage
 from app.benchmark.tables import connect
 from app.benchmark.workloads import light
 from app.broker import BATCH_QUEUE
-from app.domain.candles import Timeframe
 from app.domain.runs import RunSpec, RunState
-from app.operations import BUILTIN_DEFINITIONS, Operations
+from app.operations import Operations
 from app.operations_runs import Watch, cancel, start
-from app.runs.specification import parse_spec
 
 #: Told how many units have ended, and how many slots work on the run.
 Condition = Callable[[int, int], bool]
@@ -42,7 +40,7 @@ def measure_beside(stage: Stage) -> None:
                 store_series(connection, stage.plan.run_candles + WARM_UP)
             for _ in range(stage.plan.rounds):
                 _measure(stage, IDLE)
-                with _under_way(operations, _spec(stage.plan.run_candles)):
+                with _under_way(operations, build_spec(stage.plan.run_candles, grid=GRID)):
                     _measure(stage, FLEET)
         finally:
             operations.close()
@@ -53,20 +51,6 @@ def measure_beside(stage: Stage) -> None:
 def _measure(stage: Stage, contender: str) -> None:
     closes = stage.take(stage.fleet, light(50), round(CANDLES_PER_S * stage.plan.steady_seconds))
     stage.results.add("beside-50", contender, P95_MS, stage.fleet.run_steady(closes, CANDLES_PER_S, ()))
-
-
-def _spec(candles: int) -> RunSpec:
-    since = BEGIN + WARM_UP * Timeframe.M1.duration
-    return parse_spec(
-        {
-            "strategies": [str(BUILTIN_DEFINITIONS)],
-            "symbols": list(SYMBOLS),
-            "timeframe": Timeframe.M1,
-            "from": since,
-            "to": since + timedelta(minutes=candles),
-            "grid": GRID,
-        }
-    )
 
 
 @contextmanager

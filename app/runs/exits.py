@@ -62,11 +62,11 @@ def find_exits(bars: Bars, cells: Cells, rules: Trading, entries: Entries) -> Ex
     """
     stops = None if rules.stop_percent is not None or np.isnan(cells.stop).all() else cells.stop
     targets = None if rules.target_percent is not None or np.isnan(cells.target).all() else cells.target
-    following = _Following(bars, rules, entries, stops, targets)
     has_own = (rules.stop_percent, rules.target_percent, rules.trailing_percent) != (None, None, None)
-    if has_own or stops is not None or targets is not None:
-        following.run()
-    return following.exits()
+    if not has_own and stops is None and targets is None:  # no level to follow
+        count = len(entries.begin)
+        return Exits(entries.until, np.full(count, np.nan), np.full(count, SIGNAL, np.int8))
+    return _Following(bars, rules, entries, stops, targets).run()
 
 
 class _Following:
@@ -86,7 +86,7 @@ class _Following:
         self._place, self._level = entries.until.copy(), np.full(len(entries.begin), np.nan)
         self._reason = np.full(len(entries.begin), SIGNAL, np.int8)
 
-    def run(self) -> None:
+    def run(self) -> Exits:
         """Follow all of them to their ends."""
         waited, alive = 0, np.arange(len(self._begin))
         while len(alive) >= LEAST_TOGETHER:
@@ -96,9 +96,9 @@ class _Following:
             waited += 1
         for each in alive.tolist():
             self._follow(each, int(self._begin[each]) + waited)
+        return self._exits()
 
-    def exits(self) -> Exits:
-        """Return how they ended."""
+    def _exits(self) -> Exits:
         is_low = (self._side > 0) == (self._reason != TARGET)
         opened = self._open[np.minimum(self._place, self._count - 1)]
         # beyond the open there was nothing to be had: a gap through a level fills there
