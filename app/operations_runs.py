@@ -9,14 +9,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import NamedTuple
 
 from sqlalchemy.exc import IntegrityError
 
 from app.broker import BATCH_QUEUE, Publisher, create_celery
 from app.deployment import Deployment
 from app.domain.costs import Room
-from app.domain.runs import Method, RunLimits, RunSpec, RunState, UnitState, Variant
+from app.domain.runs import RunLimits, RunSpec, RunState, UnitState
 from app.errors import (
     BrokerUnavailableError,
     CandlefleetError,
@@ -34,7 +33,6 @@ from app.runs.specification import Draft
 from app.settings import BatchSettings
 from app.storage import ranges, runs
 from app.storage import strategies as catalogue
-from app.storage.costs import load_complete, load_samples
 from app.storage.engine import driver_of
 from app.storage.nodes import count_slots
 from app.storage.run_closing import validate_cancelled
@@ -64,19 +62,6 @@ class Started:
 
     run: Run
     is_new: bool
-
-
-class Estimate(NamedTuple):
-    """What a plan will cost."""
-
-    work_s: float | None
-    """Of slots, all together; None when nothing is known of one of its strategies."""
-    slots: int
-    """That serve runs now."""
-    elapsed_s: float | None
-    """With these; None without any."""
-    unknown: tuple[str, ...]
-    """Implementations of which nothing is known yet."""
 
 
 def require_sound(operations: Operations, draft: Draft) -> RunSpec:
@@ -160,30 +145,6 @@ def with_defaults(spec: RunSpec, batch: BatchSettings) -> RunSpec:
     }
     stated = spec.limits.model_dump(include=spec.limits.model_fields_set)
     return spec.model_copy(update={"limits": RunLimits(**{**limits, **stated})})
-
-
-def estimate(operations: Operations, spec: RunSpec, planned: Plan) -> Estimate:
-    """Estimate what a plan costs, from units of earlier runs, else from live jobs."""
-    with operations.reading() as connection:
-        implementations = {variant.implementation for variant in planned.variants}
-        known = runs.load_costs(connection, spec.kind, spec.method, implementations)
-        jobs = {each.strategy_id: each.mean_ms for each in load_samples(connection, load_complete(connection))}
-        slots = count_slots(connection, operations.settings.silence, [BATCH_QUEUE])
-    window = 1 if planned.evaluation is not None or spec.method is Method.WINDOWS else operations.settings.worker.window
-    costs = [_cost_ms(variant, known, jobs, window) for variant in planned.variants]
-    unknown = {v.implementation for v, cost in zip(planned.variants, costs, strict=True) if cost is None}
-    if unknown:
-        return Estimate(None, slots, None, tuple(sorted(unknown)))
-    work_s = sum((costs[unit.variant] or 0.0) * unit.candles for unit in planned.units) / 1000
-    return Estimate(work_s, slots, work_s / min(slots, spec.limits.concurrency) if slots else None, ())
-
-
-def _cost_ms(variant: Variant, known: dict[str, float], jobs: dict[int, float], window: int) -> float | None:
-    """Return what a candle costs: a job computes a window for one, a unit computes each candle once."""
-    if variant.implementation in known:
-        return known[variant.implementation]
-    job_ms = jobs.get(variant.strategy_id or 0)
-    return None if job_ms is None else job_ms / window
 
 
 def load(operations: Operations, run_id: int) -> tuple[Run, Progress]:

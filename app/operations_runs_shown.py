@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 
 from app.domain.runs import ENDED, RunKind, UnitState
 from app.errors import ConfigurationError, WrongStateError
-from app.operations_runs import Estimate
+from app.operations_estimate import Estimate
 from app.runs.planning import Plan
 from app.storage import listings_runs, runs
 from app.storage.listings_runs import list_evaluations

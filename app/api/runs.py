@@ -33,12 +33,12 @@ from app.domain.runs import RunSpec, UnitState
 from app.errors import SpecificationError
 from app.operations import Operations
 from app.operations_deletion import delete
+from app.operations_estimate import estimate
 from app.operations_evaluations import load_selection
 from app.operations_report import build_report
 from app.operations_runs import (
     FILES,
     cancel,
-    estimate,
     load,
     load_newest,
     pause,

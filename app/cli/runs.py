@@ -25,11 +25,11 @@ from app.domain.candles import Timeframe
 from app.domain.runs import ENDED, Method, RunKind, RunSpec, RunState, UnitState
 from app.errors import ConfigurationError, StorageUnavailableError
 from app.operations import Operations
+from app.operations_estimate import estimate
 from app.operations_evaluations import load_selection
 from app.operations_runs import (
     Watch,
     cancel,
-    estimate,
     load,
     load_newest,
     pause,

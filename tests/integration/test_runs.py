@@ -22,7 +22,8 @@ from app.domain.strategies import Trading
 from app.errors import ConfigurationError, MessageError
 from app.operations import Operations
 from app.operations_compare import compare_live, compare_runs
-from app.operations_runs import cancel, estimate, load, pause, plan, resume, start
+from app.operations_estimate import estimate
+from app.operations_runs import cancel, load, pause, plan, resume, start
 from app.runs.evaluating import evaluate_span
 from app.runs.report.sampling import sample
 from app.runs.shapes import Trade
